@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! What every engine promises.
+
+use async_trait::async_trait;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast;
+use whimbrel_model::guest::Guest;
+use whimbrel_model::id::GuestId;
+use whimbrel_model::passport::{Accelerator, EngineKind, Passport};
+use whimbrel_model::run_state::RunState;
+use whimbrel_model::units::Bytes;
+
+/// An engine a host has.
+///
+/// # Contract
+///
+/// - Every method may be repeated after a failure or after a crash of the daemon.
+/// - A method that fails leaves nothing behind: no process, no socket, no lock.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    fn kind(&self) -> EngineKind;
+
+    /// Returns what this engine is and can do on this host.
+    async fn facts(&self) -> Result<EngineFacts, EngineError>;
+
+    /// Freezes everything `guest` would derive from this host.
+    async fn freeze(&self, id: GuestId, guest: &Guest) -> Result<Passport, EngineError>;
+
+    /// Starts an engine for the guest, its vCPUs stopped. Returns once it answers.
+    async fn launch(&self, launch: Launch) -> Result<Arc<dyn Instance>, EngineError>;
+
+    /// Finds the engine that an earlier daemon launched in `directory`, if it still lives. It is
+    /// recognised by pid, start time and its own answer to who it is, never by pid alone.
+    async fn attach(
+        &self,
+        id: GuestId,
+        directory: &std::path::Path,
+    ) -> Result<Option<Arc<dyn Instance>>, EngineError>;
+}
+
+/// How to start an engine for a guest.
+#[derive(Debug)]
+pub struct Launch {
+    pub guest: Guest,
+    pub passport: Passport,
+    /// The guest's own directory on this host, for sockets and logs. Exists, and is writable by
+    /// the user the engine runs as.
+    pub directory: PathBuf,
+    /// One open tap for each `bridge` network of the guest, in their order.
+    pub taps: Vec<OwnedFd>,
+    pub start: Start,
+    /// The unprivileged user (and group) the engine runs as; none: the caller's own.
+    pub run_as: Option<RunAs>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunAs {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The guest begins at its firmware or kernel.
+    Boot,
+    /// The guest's memory and devices will come through [`Instance::receive`].
+    Incoming,
+}
+
+/// One guest that an engine holds.
+///
+/// # Contract
+///
+/// - After `pause` returns, no vCPU executes another instruction until `resume`.
+/// - After `send` has reported [`Migration::Completed`], the guest is stopped here and its disks
+///   are released; `resume` takes them again and goes on.
+/// - An instance that was launched with [`Start::Incoming`] never runs before `resume`, writes no
+///   disk before it, and announces nothing on the network before `announce`.
+/// - `cancel` returns a guest that ran to running, in every phase before `Completed`.
+/// - `destroy` returns only when the process is gone.
+#[async_trait]
+pub trait Instance: Send + Sync {
+    /// The process that is this guest.
+    fn process(&self) -> Process;
+
+    /// What the guest is doing, by the engine's own word.
+    async fn run_state(&self) -> Result<RunState, EngineError>;
+
+    async fn pause(&self) -> Result<(), EngineError>;
+    async fn resume(&self) -> Result<(), EngineError>;
+    /// Asks the guest to shut down (ACPI power button). Returns at once.
+    async fn power_down(&self) -> Result<(), EngineError>;
+    async fn reset(&self) -> Result<(), EngineError>;
+    /// Ends the engine, whatever the guest is doing, and waits until it is gone.
+    async fn destroy(&self) -> Result<(), EngineError>;
+
+    /// Events from now on. The channel closes when the engine is gone.
+    fn events(&self) -> broadcast::Receiver<EngineEvent>;
+
+    /// The stream socket of the guest's serial console; the daemon is its only client.
+    fn console(&self) -> Option<PathBuf>;
+
+    /// Host CPU time the guest has used.
+    async fn cpu_time(&self) -> Result<Duration, EngineError>;
+    /// Sets what the balloon aims at.
+    async fn set_memory_target(&self, target: Bytes) -> Result<(), EngineError>;
+
+    /// Makes ready to receive, one local stream a channel. Returns when the engine listens.
+    async fn receive(&self, options: MigrationOptions) -> Result<Vec<ChannelEnd>, EngineError>;
+    /// Begins to send. Returns when the engine has accepted; progress through `migration`.
+    async fn send(
+        &self,
+        options: MigrationOptions,
+        channels: ChannelEnd,
+    ) -> Result<(), EngineError>;
+    /// How the migration, in or out, stands, by the engine's own word just now.
+    async fn migration(&self) -> Result<Migration, EngineError>;
+    /// Changes the pause the engine aims at and the bandwidth it may use, while it runs.
+    async fn retune(&self, tuning: Tuning) -> Result<(), EngineError>;
+    /// Gives up sending. See the contract for what it leaves.
+    async fn cancel(&self) -> Result<(), EngineError>;
+    /// Tells the network where the guest is now.
+    async fn announce(&self) -> Result<(), EngineError>;
+}
+
+/// How long ago nothing else could have been this process: pid and start time, from `/proc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`, in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+/// Where an engine's migration channels meet the carrying process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelEnd {
+    /// The engine listens on this unix stream socket; each connection is a channel, the first
+    /// accepted is the main one.
+    Listen(PathBuf),
+    /// The engine connects to this unix stream socket, once a channel.
+    Connect(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrationOptions {
+    /// 1 is a single stream; more is multifd with that many data channels besides the main one.
+    pub channels: u32,
+    pub is_compressed: bool,
+    pub tuning: Tuning,
+    /// Stop the guest first and copy then.
+    pub is_stop_and_copy: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Bytes a second the engine may send; none: as much as the socket takes.
+    pub bandwidth: Option<Bytes>,
+    pub pause_max: Duration,
+}
+
+/// How a migration stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Migration {
+    None,
+    /// Memory is on its way and the guest runs at the source.
+    Active(Progress),
+    /// The guest is stopped at the source, and the last pages are on their way.
+    Switching(Progress),
+    Completed(Progress),
+    Failed {
+        reason: String,
+    },
+    Cancelled,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    pub transferred: Bytes,
+    pub remaining: Bytes,
+    pub total: Bytes,
+    /// Passes over the guest's memory so far; the first is 1.
+    pub round: u64,
+    /// Bytes a second, measured by the engine over its last round.
+    pub rate: Bytes,
+    /// Bytes a second the guest dirties.
+    pub dirty_rate: Bytes,
+    /// How long the engine says the guest was stopped, once completed.
+    pub downtime: Option<Duration>,
+    /// Work the engine's device state took, once completed.
+    pub setup: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineEvent {
+    /// The vCPUs stopped, for whatever reason.
+    Stopped,
+    Resumed,
+    /// The guest asked for a reset; the engine has carried it out.
+    Reset,
+    /// The guest powered itself off; the engine holds it.
+    ShutDown,
+    Panicked,
+    IoError {
+        disk: String,
+    },
+    Suspended,
+    /// The state of a migration changed; ask `migration`.
+    Migration,
+    /// The process is gone.
+    Gone,
+}
+
+/// What an engine is and can do on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineFacts {
+    pub kind: EngineKind,
+    pub version: String,
+    pub accelerator: Accelerator,
+    /// Why this accelerator was chosen, for `doctor`.
+    pub accelerator_reason: String,
+    /// Versioned machine types it can start.
+    pub machines: Vec<String>,
+    /// The machine type behind the default alias.
+    pub machine_default: String,
+    /// The named CPU model that fits this host best.
+    pub cpu_model: String,
+    /// Features a guest can be given here, sorted, by the engine's names.
+    pub cpu_features: Vec<String>,
+    pub has_multifd: bool,
+    pub has_multifd_zstd: bool,
+}
+
+/// Why an engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("the engine `{program}` is not installed")]
+    NotInstalled { program: String },
+    #[error("failed to start `{program}` for guest `{guest}`: {reason}")]
+    Start { program: String, guest: String, reason: String },
+    #[error("the engine of guest `{guest}` is gone")]
+    Gone { guest: String },
+    #[error("the engine of guest `{guest}` did not answer `{command}` within {seconds} s")]
+    Silent { guest: String, command: String, seconds: u64 },
+    #[error("the engine of guest `{guest}` refused `{command}`: {reason}")]
+    Refused { guest: String, command: String, reason: String },
+    #[error("the engine cannot do this: {what}")]
+    Unsupported { what: String },
+    #[error("failed to {action} `{}`", .path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
