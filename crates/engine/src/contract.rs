@@ -3,11 +3,12 @@
 
 //! What every engine promises.
 
+use crate::error::EngineError;
 use async_trait::async_trait;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 use whimbrel_model::guest::Guest;
 use whimbrel_model::id::GuestId;
@@ -39,7 +40,7 @@ pub trait Engine: Send + Sync {
     async fn attach(
         &self,
         id: GuestId,
-        directory: &std::path::Path,
+        directory: &Path,
     ) -> Result<Option<Arc<dyn Instance>>, EngineError>;
 }
 
@@ -110,9 +111,12 @@ pub trait Instance: Send + Sync {
     /// Sets what the balloon aims at.
     async fn set_memory_target(&self, target: Bytes) -> Result<(), EngineError>;
 
-    /// Makes ready to receive, one local stream a channel. Returns when the engine listens.
-    async fn receive(&self, options: MigrationOptions) -> Result<Vec<ChannelEnd>, EngineError>;
-    /// Begins to send. Returns when the engine has accepted; progress through `migration`.
+    /// Makes ready to receive. Returns when the engine listens for
+    /// [`MigrationOptions::connections`] connections, the main channel first.
+    async fn receive(&self, options: MigrationOptions) -> Result<ChannelEnd, EngineError>;
+    /// Begins to send, over as many connections. Returns when the engine has accepted; progress
+    /// through `migration`. The engine switches over by itself when what remains fits into the
+    /// pause that was asked for; nothing of the daemon is needed for it.
     async fn send(
         &self,
         options: MigrationOptions,
@@ -122,13 +126,17 @@ pub trait Instance: Send + Sync {
     async fn migration(&self) -> Result<Migration, EngineError>;
     /// Changes the pause the engine aims at and the bandwidth it may use, while it runs.
     async fn retune(&self, tuning: Tuning) -> Result<(), EngineError>;
-    /// Gives up sending. See the contract for what it leaves.
-    async fn cancel(&self) -> Result<(), EngineError>;
+    /// Gives up sending and returns how the migration really ended: `Cancelled` or `Failed`, or
+    /// `Completed` where it was too late, and then nothing was changed.
+    ///
+    /// While the engine sends the last pages it may answer only after its channels were closed:
+    /// a caller whose patience ends closes the sockets at the other end of the channels.
+    async fn cancel(&self) -> Result<Migration, EngineError>;
     /// Tells the network where the guest is now.
     async fn announce(&self) -> Result<(), EngineError>;
 }
 
-/// How long ago nothing else could have been this process: pid and start time, from `/proc`.
+/// What no other process can have been: a pid and when it began, from `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
     pub pid: u32,
@@ -154,6 +162,13 @@ pub struct MigrationOptions {
     pub tuning: Tuning,
     /// Stop the guest first and copy then.
     pub is_stop_and_copy: bool,
+}
+
+impl MigrationOptions {
+    /// Returns how many connections the engine makes or expects.
+    pub fn connections(&self) -> u32 {
+        if self.channels > 1 { self.channels + 1 } else { 1 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,8 +206,19 @@ pub struct Progress {
     pub dirty_rate: Bytes,
     /// How long the engine says the guest was stopped, once completed.
     pub downtime: Option<Duration>,
-    /// Work the engine's device state took, once completed.
-    pub setup: Option<Duration>,
+    /// The steps of the pause, as far as they have come and this daemon saw them.
+    pub pause: PauseSteps,
+}
+
+/// When the guest was stopped in order to be moved, and what followed, by this host's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PauseSteps {
+    /// The last vCPU stopped.
+    pub stopped: Option<SystemTime>,
+    /// The last pages and the device state began to flow.
+    pub switching: Option<SystemTime>,
+    /// The other engine has acknowledged everything.
+    pub completed: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,28 +259,4 @@ pub struct EngineFacts {
     pub cpu_features: Vec<String>,
     pub has_multifd: bool,
     pub has_multifd_zstd: bool,
-}
-
-/// Why an engine did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error("the engine `{program}` is not installed")]
-    NotInstalled { program: String },
-    #[error("failed to start `{program}` for guest `{guest}`: {reason}")]
-    Start { program: String, guest: String, reason: String },
-    #[error("the engine of guest `{guest}` is gone")]
-    Gone { guest: String },
-    #[error("the engine of guest `{guest}` did not answer `{command}` within {seconds} s")]
-    Silent { guest: String, command: String, seconds: u64 },
-    #[error("the engine of guest `{guest}` refused `{command}`: {reason}")]
-    Refused { guest: String, command: String, reason: String },
-    #[error("the engine cannot do this: {what}")]
-    Unsupported { what: String },
-    #[error("failed to {action} `{}`", .path.display())]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
 }

@@ -10,7 +10,9 @@
 //! `tests/contract.rs` runs the same tests against every implementation.
 
 mod contract;
+mod error;
 pub mod fake;
 pub mod qemu;
 
 pub use contract::*;
+pub use error::EngineError;

@@ -79,6 +79,8 @@ pub enum DeviceKind {
     Serial,
     Balloon,
     Rng,
+    /// Lets the guest's kernel say that it has panicked.
+    Panic,
     /// UEFI variables of the guest.
     Firmware,
 }
