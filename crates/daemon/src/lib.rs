@@ -2,3 +2,6 @@
 // Copyright the Whimbrel authors
 
 //! The program that stays: guests, migrations, peers, recovery, the API server.
+
+pub mod console;
+pub mod http;

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! The API server: HTTP and server-sent events on a unix socket.
+//!
+//! What is here knows HTTP and nothing else: it checks limits and shapes, finds out who calls, and
+//! hands each operation to a [`Backend`], which knows guests and hosts and no HTTP. A connection
+//! belongs to the user at its other end (`SO_PEERCRED`); who may connect at all is said by the
+//! socket's owner, group and mode.
+
+mod backend;
+
+pub use backend::{Backend, Caller, ConsoleStream, EventStream, Scope};
