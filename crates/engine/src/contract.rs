@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
+pub use whimbrel_model::facts::EngineFacts;
 use whimbrel_model::guest::Guest;
 use whimbrel_model::id::GuestId;
-use whimbrel_model::passport::{Accelerator, EngineKind, Passport};
+use whimbrel_model::passport::{EngineKind, Passport};
 use whimbrel_model::run_state::RunState;
 use whimbrel_model::units::Bytes;
 
@@ -239,24 +240,4 @@ pub enum EngineEvent {
     Migration,
     /// The process is gone.
     Gone,
-}
-
-/// What an engine is and can do on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EngineFacts {
-    pub kind: EngineKind,
-    pub version: String,
-    pub accelerator: Accelerator,
-    /// Why this accelerator was chosen, for `doctor`.
-    pub accelerator_reason: String,
-    /// Versioned machine types it can start.
-    pub machines: Vec<String>,
-    /// The machine type behind the default alias.
-    pub machine_default: String,
-    /// The named CPU model that fits this host best.
-    pub cpu_model: String,
-    /// Features a guest can be given here, sorted, by the engine's names.
-    pub cpu_features: Vec<String>,
-    pub has_multifd: bool,
-    pub has_multifd_zstd: bool,
 }

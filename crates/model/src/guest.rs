@@ -6,6 +6,10 @@
 //! A definition says what a person wants; what was derived from the host at the first start is in
 //! the [passport](crate::passport).
 
+pub mod file;
+pub mod kernel;
+pub mod xm;
+
 use crate::id::{GuestId, GuestName};
 use crate::units::Bytes;
 use std::net::SocketAddr;
@@ -82,6 +86,8 @@ pub struct Disk {
     pub format: DiskFormat,
     pub is_read_only: bool,
     pub device: DiskDevice,
+    /// The name the guest sees, where an engine lets us choose (Xen: `xvda1`). Others go by place.
+    pub name: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -9,9 +9,16 @@
 //! construction. Checked types are not `Serialize`: files, the wire, the store and the API each
 //! have their own versioned types and convert.
 
+pub mod codes;
+pub mod config;
+pub mod facts;
 pub mod guest;
 pub mod id;
 pub mod passport;
+pub mod plan;
 pub mod problem;
+pub mod report;
 pub mod run_state;
+pub mod similar;
+pub mod text_file;
 pub mod units;

@@ -7,6 +7,8 @@
 //! at the first start, travels with the guest, and the target starts its engine from nothing else,
 //! so that both engines agree on every device to the byte.
 
+pub mod file;
+
 use crate::id::GuestId;
 use crate::units::Bytes;
 use std::path::PathBuf;

