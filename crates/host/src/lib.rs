@@ -19,3 +19,4 @@ pub mod ownership;
 pub mod process;
 pub mod security;
 pub mod store;
+mod sys;
