@@ -162,7 +162,7 @@ pub enum DiskState {
     Unknown {
         reason: String,
     },
-    Present(DiskPresent),
+    Present(Box<DiskPresent>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -47,7 +47,7 @@ pub struct FileError {
     pub place: Option<Place>,
     /// The key with its tables: `disk[1].path`.
     pub key: Option<String>,
-    pub fault: Fault,
+    pub fault: Box<Fault>,
 }
 
 /// What is wrong with a file.
@@ -91,7 +91,7 @@ pub enum Fault {
 
 impl FileError {
     pub(crate) fn whole(file: &TextFile<'_>, fault: Fault) -> Self {
-        Self { file: file.name.to_owned(), place: None, key: None, fault }
+        Self { file: file.name.to_owned(), place: None, key: None, fault: Box::new(fault) }
     }
 }
 
@@ -101,7 +101,7 @@ impl fmt::Display for FileError {
         if let Some(Place { line, column }) = self.place {
             write!(f, ":{line}:{column}")?;
         }
-        match (&self.key, &self.fault) {
+        match (&self.key, &*self.fault) {
             (Some(key), Fault::UnknownKey { .. }) => write!(f, ": unknown key `{key}`"),
             (Some(key), fault) => write!(f, ": `{key}`: {fault}"),
             (None, fault) => write!(f, ": {fault}"),
@@ -133,7 +133,7 @@ impl fmt::Display for Fault {
 
 impl Remedy for FileError {
     fn code(&self) -> &'static str {
-        match &self.fault {
+        match &*self.fault {
             Fault::Syntax { .. } => codes::FILE_SYNTAX,
             Fault::UnknownKey { .. } => codes::FILE_UNKNOWN_KEY,
             Fault::WrongType { .. } => codes::FILE_WRONG_TYPE,
@@ -155,7 +155,7 @@ impl Remedy for FileError {
             Some(Place { line, .. }) => format!("line {line} of {}", self.file),
             None => self.file.clone(),
         };
-        match &self.fault {
+        match &*self.fault {
             Fault::UnknownKey { similar: Some(similar), .. } => {
                 format!("did you mean `{similar}`? Correct {place}")
             }

@@ -4,6 +4,7 @@
 //! Sizes and rates, with the units people write and read.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A number of bytes. Printed in the largest binary unit that keeps it readable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +56,79 @@ impl Bytes {
     }
 }
 
+/// Why a duration was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a duration; write a number with a unit: `300 ms`, `90s`, `10m`, `2h`")]
+pub struct DurationError {
+    pub text: String,
+}
+
+/// Reads `300ms`, `90 s`, `10m`, `2h`, `1h 30m`. The unit is required.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    let wrong = || DurationError { text: text.to_owned() };
+    let mut rest = text.trim();
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let after = rest[digits..].trim_start();
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let factor_ms = match &after[..letters] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" | "min" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(wrong()),
+        };
+        let part = number.checked_mul(factor_ms).map(Duration::from_millis).ok_or_else(wrong)?;
+        total = total.checked_add(part).ok_or_else(wrong)?;
+        rest = after[letters..].trim_start();
+    }
+    Ok(total)
+}
+
+/// Returns a duration as a person would say it: `84 ms`, `9.4 s`, `2 m 5 s`, `3 h 20 m`.
+pub fn format_duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let (s, m, h) = (ms / 1_000, ms / 60_000, ms / 3_600_000);
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..9_950 => format!("{}.{} s", (ms + 50) / 1_000, (ms + 50) % 1_000 / 100),
+        9_950..60_000 => format!("{} s", (ms + 500) / 1_000),
+        60_000..3_600_000 => format!("{m} m {} s", s % 60),
+        _ => format!("{h} h {} m", m % 60),
+    }
+}
+
+impl Bytes {
+    /// Returns text that [`Bytes::parse`] reads back to exactly this size.
+    pub fn to_exact_string(self) -> String {
+        let units = [("TiB", 1 << 40), ("GiB", Self::GIB), ("MiB", Self::MIB), ("KiB", Self::KIB)];
+        let fits = |&&(_, size): &&(&str, u64)| self.0 >= size && self.0.is_multiple_of(size);
+        match units.iter().find(fits) {
+            Some((unit, size)) => format!("{} {unit}", self.0 / size),
+            None => format!("{} B", self.0),
+        }
+    }
+
+    /// Returns the size in whole KiB, rounded up, as the seed counted.
+    pub const fn as_kib_ceil(self) -> u64 {
+        self.0.div_ceil(Self::KIB)
+    }
+
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    pub const fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(&str, u64); 4] =
@@ -95,5 +169,39 @@ mod tests {
         check(512 << 20, "512 MiB");
         check(3 << 29, "1.5 GiB");
         check((1 << 30) - 1, "1024 MiB");
+    }
+
+    #[test]
+    fn exact_sizes_are_read_back() {
+        let check = |bytes, expected: &str| {
+            assert_eq!(Bytes(bytes).to_exact_string(), expected);
+            assert_eq!(Bytes::parse(expected), Ok(Bytes(bytes)));
+        };
+        check(0, "0 B");
+        check(1 << 30, "1 GiB");
+        check(3 << 29, "1536 MiB");
+        check(1025, "1025 B");
+    }
+
+    #[test]
+    fn durations_are_read_and_printed() {
+        let check = |text, ms: u64| {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        };
+        check("300ms", 300);
+        check(" 90 s ", 90_000);
+        check("1h 30m", 5_400_000);
+        check("2m5s", 125_000);
+        for text in ["", "5", "m", "5x", "-1s", "99999999999999999999s", "999999999999999999h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        let say = |ms, expected: &str| {
+            assert_eq!(format_duration(Duration::from_millis(ms)), expected);
+        };
+        say(84, "84 ms");
+        say(9_449, "9.4 s");
+        say(9_951, "10 s");
+        say(125_000, "2 m 5 s");
+        say(12_000_000, "3 h 20 m");
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn open<T>(
         file: file.name.to_owned(),
         place: error.span().map(|span| file.place(span.start)),
         key: None,
-        fault: Fault::Syntax { text: error.message().replace('\n', "; ") },
+        fault: Box::new(Fault::Syntax { text: error.message().replace('\n', "; ") }),
     })?;
     build(&Table::new(file, String::new(), table.get_ref(), table.span(), section)?)
 }
@@ -65,17 +65,13 @@ impl<'a> Table<'a> {
                 file: file.name.to_owned(),
                 place: Some(file.place(key.span().start)),
                 key: Some(format!("{prefix}{}", key.get_ref().escape_debug())),
-                fault: Fault::UnknownKey {
+                fault: Box::new(Fault::UnknownKey {
                     similar: similar(key.get_ref(), section.names()).map(str::to_owned),
                     known: section.names().map(str::to_owned).collect(),
-                },
+                }),
             });
         }
         Ok(Self { file, prefix, table, span, section })
-    }
-
-    pub(crate) fn file(&self) -> &'a TextFile<'a> {
-        self.file
     }
 
     /// Returns the value of a key, whatever its type, if the key is there.
@@ -171,19 +167,21 @@ impl<'a> Table<'a> {
             .collect()
     }
 
-    /// Returns the error for this table as a whole, or for a key that is not in it.
+    /// Returns the error for this table as a whole, or for a key that belongs into it.
     pub(crate) fn error(&self, key: Option<&str>, fault: Fault) -> FileError {
-        let key = match key {
-            Some(key) => Some(format!("{}{key}", self.prefix)),
-            None => Some(self.prefix.trim_end_matches('.').to_owned()),
-        };
+        let value = key.and_then(|key| self.table.get(key));
         // The top table has no place of its own: what is missing there is missing in the file.
-        let has_place = !self.prefix.is_empty();
+        let own_start = (!self.prefix.is_empty()).then_some(self.span.start);
+        let start = value.map(|value| value.span().start).or(own_start);
+        let name = match key {
+            Some(key) => format!("{}{key}", self.prefix),
+            None => self.prefix.trim_end_matches('.').to_owned(),
+        };
         FileError {
             file: self.file.name.to_owned(),
-            place: has_place.then(|| self.file.place(self.span.start)),
-            key: key.filter(|key| !key.is_empty()),
-            fault,
+            place: start.map(|start| self.file.place(start)),
+            key: (!name.is_empty()).then_some(name),
+            fault: Box::new(fault),
         }
     }
 
@@ -210,7 +208,7 @@ impl<'a, T> Field<'a, T> {
             file: self.file.name.to_owned(),
             place: Some(self.place),
             key: Some(self.key.clone()),
-            fault,
+            fault: Box::new(fault),
         }
     }
 }
