@@ -3,30 +3,69 @@
 
 //! Definitions, peers, events and reports, in one SQLite file.
 //!
-//! Ownership is not here: SQLite cannot promise what ownership needs.
+//! Ownership is not here: SQLite cannot promise what ownership needs (see
+//! [`ownership`](crate::ownership)). What is here is durable when a call returns (WAL with full
+//! sync), bounded, and of a schema with a version; a newer one is refused, not guessed at.
+//!
+//! [`Store`] is for the daemon: it runs each piece of work on a blocking thread, one at a time.
+//! [`Tables`] is the store itself, also for reading it while no daemon runs.
 
+mod guests;
+mod log;
+mod peers;
+mod schema;
+
+use rusqlite::{Connection, OpenFlags};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use whimbrel_model::id::{GuestId, HandoffId, HostId, LocalId};
+use whimbrel_model::problem::{Kind, Remedy};
+
+/// Most events one call returns.
+pub const EVENTS_READ_MAX: usize = 10_000;
+/// Events kept; older ones go.
+pub const EVENTS_KEPT_MAX: u64 = 100_000;
+/// Longest text of an event, in bytes; what is longer is cut.
+pub const EVENT_TEXT_BYTES_MAX: usize = 4096;
+/// Reports kept; older ones go.
+pub const REPORTS_KEPT_MAX: u64 = 1_000;
+
+/// How long a call waits for another process that has the store locked.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The store, for the daemon. Cheap to clone; calls run on blocking threads.
 #[derive(Clone, Debug)]
-pub struct Store {}
+pub struct Store {
+    tables: Arc<Mutex<Tables>>,
+}
 
 /// The store's tables, blocking.
 #[derive(Debug)]
 pub struct Tables {
     path: PathBuf,
+    connection: Connection,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the store `{}` was written by a newer Whimbrel (schema {found}; this one knows {known})", .path.display())]
+    #[error(
+        "the store `{}` was written by a newer Whimbrel (schema {found}; this one knows {known})",
+        .path.display()
+    )]
     Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("`{}` is a database, but not one of Whimbrel", .path.display())]
+    Foreign { path: PathBuf },
     #[error("a guest named `{name}` exists already")]
     NameTaken { name: String },
     #[error("the guest `{guest}` exists already")]
     GuestTaken { guest: GuestId },
+    #[error("there is no guest `{guest}`")]
+    NoGuest { guest: GuestId },
+    #[error("the {what} `{value}` in the store `{}` cannot be read", .path.display())]
+    Unreadable { path: PathBuf, what: &'static str, value: String },
     #[error("failed to {action} the store `{}`", .path.display())]
     Sqlite {
         action: &'static str,
@@ -34,6 +73,60 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    #[error("failed to create the store `{}`", .path.display())]
+    Create {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Remedy for StoreError {
+    fn code(&self) -> &'static str {
+        match self {
+            StoreError::Newer { .. } => "store/newer",
+            StoreError::Foreign { .. } => "store/foreign",
+            StoreError::NameTaken { .. } => "guest/name-taken",
+            StoreError::GuestTaken { .. } => "guest/id-taken",
+            StoreError::NoGuest { .. } => "guest/unknown",
+            StoreError::Unreadable { .. } => "store/unreadable",
+            StoreError::Sqlite { .. } | StoreError::Create { .. } => "store/unusable",
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            StoreError::Newer { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::NameTaken { .. }
+            | StoreError::GuestTaken { .. }
+            | StoreError::NoGuest { .. } => Kind::Refused,
+            StoreError::Unreadable { .. }
+            | StoreError::Sqlite { .. }
+            | StoreError::Create { .. } => Kind::Failed,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            StoreError::Newer { .. } => "install the newer Whimbrel again".into(),
+            StoreError::Foreign { .. } => "choose another state directory in the config".into(),
+            StoreError::NameTaken { .. } => {
+                "choose another name, or remove the other guest with `whimbrel rm`".into()
+            }
+            StoreError::GuestTaken { .. } => {
+                "remove `uuid` from the guest file to get a new one; `whimbrel list` shows the other guest"
+                    .into()
+            }
+            StoreError::NoGuest { .. } => "see `whimbrel list` for the guests there are".into(),
+            StoreError::Unreadable { path, .. } | StoreError::Sqlite { path, .. } => {
+                format!("check `{}` with `sqlite3`: `PRAGMA integrity_check`", path.display())
+            }
+            StoreError::Create { path, .. } => {
+                format!("make the directory of `{}` writable for the daemon", path.display())
+            }
+        }
+    }
 }
 
 /// What the daemon should make of a guest that has no engine.
@@ -112,12 +205,9 @@ pub struct EventFilter {
     pub since: Option<SystemTime>,
     /// Only events after this one.
     pub after: Option<u64>,
-    /// The newest so many; none: [`EVENTS_READ_MAX`].
+    /// The newest so many; none: as many as [`EVENTS_READ_MAX`].
     pub limit: Option<usize>,
 }
-
-/// Most events one call returns.
-pub const EVENTS_READ_MAX: usize = 10_000;
 
 /// The report of one migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,115 +221,120 @@ pub struct ReportRow {
 }
 
 impl Store {
-    /// Opens the store, creating or migrating it.
+    /// Opens the store, creating it or bringing its schema up to date.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Err(unsupported(path))
+        Ok(Self { tables: Arc::new(Mutex::new(Tables::open(path)?)) })
     }
 
-    /// Runs `work` on the tables on a blocking thread, alone.
+    /// Runs `work` on the tables, alone, on a blocking thread.
     pub async fn call<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Tables) -> Result<T, StoreError> + Send + 'static,
     {
-        let _ = work;
-        Err(unsupported(Path::new("")))
+        let tables = Arc::clone(&self.tables);
+        let done = tokio::task::spawn_blocking(move || {
+            work(&mut tables.lock().expect("a panic while holding this lock ends the daemon"))
+        });
+        done.await.expect("blocking work is not cancelled, and a panic in it ends the daemon")
     }
 }
 
 impl Tables {
-    /// Opens the store for reading only, for `log` while the daemon is down.
+    /// Opens the store, creating it or bringing its schema up to date.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // SQLite gives its other files the mode of this one.
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
+        let failed = |source| StoreError::Sqlite { action: "open", path: path.to_owned(), source };
+        let mut connection = Connection::open(path).map_err(failed)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        schema::check(&connection, path)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        schema::migrate(&mut connection).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), connection })
+    }
+
+    /// Opens the store for reading only, whether a daemon has it open or not.
     pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
-        Err(unsupported(path))
+        let failed = |source| StoreError::Sqlite { action: "open", path: path.to_owned(), source };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_URI;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        if schema::version(&connection).is_err() && !sibling(path, "-wal").exists() {
+            // The write-ahead log is gone with a daemon that ended well, and here it cannot be
+            // made anew (a read-only file system). So nobody writes, and the file is all there is.
+            let uri = immutable_uri(path);
+            connection = Connection::open_with_flags(uri, flags).map_err(failed)?;
+        }
+        schema::check(&connection, path)?;
+        Ok(Self { path: path.to_owned(), connection })
     }
 
-    /// Adds a guest and draws its local id, which no other guest of this host ever had.
-    pub fn add_guest(&mut self, guest: &NewGuest) -> Result<GuestRow, StoreError> {
-        let _ = guest;
-        Err(unsupported(&self.path))
+    /// Names the file and the action that failed.
+    fn failed(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
+        let path = self.path.clone();
+        move |source| StoreError::Sqlite { action, path: path.clone(), source }
     }
 
-    pub fn guests(&self) -> Result<Vec<GuestRow>, StoreError> {
-        Err(unsupported(&self.path))
+    fn unreadable(&self, what: &'static str, value: impl ToString) -> StoreError {
+        StoreError::Unreadable { path: self.path.clone(), what, value: value.to_string() }
     }
 
-    pub fn guest(&self, guest: GuestId) -> Result<Option<GuestRow>, StoreError> {
-        let _ = guest;
-        Err(unsupported(&self.path))
-    }
-
-    /// Replaces what may change of a guest: everything but its ids and its time of creation.
-    pub fn update_guest(&mut self, guest: &NewGuest) -> Result<(), StoreError> {
-        let _ = guest;
-        Err(unsupported(&self.path))
-    }
-
-    pub fn set_desired(&mut self, guest: GuestId, desired: Desired) -> Result<(), StoreError> {
-        let _ = (guest, desired);
-        Err(unsupported(&self.path))
-    }
-
-    pub fn remove_guest(&mut self, guest: GuestId) -> Result<(), StoreError> {
-        let _ = guest;
-        Err(unsupported(&self.path))
-    }
-
-    pub fn put_peer(&mut self, peer: &PeerRow) -> Result<(), StoreError> {
-        let _ = peer;
-        Err(unsupported(&self.path))
-    }
-
-    pub fn peers(&self) -> Result<Vec<PeerRow>, StoreError> {
-        Err(unsupported(&self.path))
-    }
-
-    pub fn peer(&self, host: HostId) -> Result<Option<PeerRow>, StoreError> {
-        let _ = host;
-        Err(unsupported(&self.path))
-    }
-
-    /// Adds an event and returns its id. The oldest beyond the bound go.
-    pub fn add_event(&mut self, event: &EventRow) -> Result<u64, StoreError> {
-        let _ = event;
-        Err(unsupported(&self.path))
-    }
-
-    /// Returns the newest events that match, oldest first.
-    pub fn events(&self, filter: &EventFilter) -> Result<Vec<EventRow>, StoreError> {
-        let _ = filter;
-        Err(unsupported(&self.path))
-    }
-
-    /// Keeps a report; a second one of the same handoff replaces the first.
-    pub fn put_report(&mut self, report: &ReportRow) -> Result<(), StoreError> {
-        let _ = report;
-        Err(unsupported(&self.path))
-    }
-
-    /// Returns the newest reports of a guest, newest first.
-    pub fn reports(&self, guest: GuestId, limit: usize) -> Result<Vec<ReportRow>, StoreError> {
-        let _ = (guest, limit);
-        Err(unsupported(&self.path))
-    }
-
-    pub fn report(&self, handoff: HandoffId) -> Result<Option<ReportRow>, StoreError> {
-        let _ = handoff;
-        Err(unsupported(&self.path))
-    }
-
-    /// Settings that outlive a restart: `relocation.enabled`.
+    /// Settings that outlive a restart, such as `relocation.enabled`.
     pub fn setting(&self, key: &str) -> Result<Option<String>, StoreError> {
-        let _ = key;
-        Err(unsupported(&self.path))
+        use rusqlite::OptionalExtension;
+        self.connection
+            .query_row("SELECT value FROM settings WHERE key = ?1", [key], |row| row.get(0))
+            .optional()
+            .map_err(self.failed("read a setting from"))
     }
 
     pub fn put_setting(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
-        let _ = (key, value);
-        Err(unsupported(&self.path))
+        self.connection
+            .execute("INSERT OR REPLACE INTO settings (key, value) VALUES (?1, ?2)", [key, value])
+            .map_err(self.failed("write a setting to"))?;
+        Ok(())
     }
 }
 
-fn unsupported(path: &Path) -> StoreError {
-    let source = rusqlite::Error::InvalidQuery;
-    StoreError::Sqlite { action: "use", path: path.to_owned(), source }
+fn sibling(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
+
+/// Returns `path` as a URI that tells SQLite that nobody will change the file.
+fn immutable_uri(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
+}
+
+fn to_ms(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn from_ms(ms: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests;
