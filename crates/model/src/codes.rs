@@ -13,6 +13,9 @@ crate::codes! {
     FILE_TOO_LONG = "file/too-long": "A file is longer than anything a person would write.";
     FILE_VERSION = "file/version": "A file was written by a newer Whimbrel.";
     FILE_UNSUPPORTED = "file/unsupported": "A classic file asks for something that Whimbrel cannot give without changing what the guest is.";
+    JSON_TOO_LONG = "json/too-long": "A stored text, or one from a peer, is longer than it can be.";
+    JSON_VERSION = "json/version": "A stored text, or one from a peer, was written by another version of Whimbrel.";
+    JSON_MALFORMED = "json/malformed": "A stored text, or one from a peer, says something that cannot be.";
     KERNEL_XEN_ONLY = "kernel/xen-only": "A kernel can only run paravirtualised on Xen.";
     KERNEL_UNUSABLE = "kernel/unusable": "A kernel file is not one that the engine can start.";
 }

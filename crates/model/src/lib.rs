@@ -14,11 +14,14 @@ pub mod config;
 pub mod facts;
 pub mod guest;
 pub mod id;
+pub mod json;
 pub mod passport;
 pub mod plan;
 pub mod problem;
 pub mod report;
 pub mod run_state;
+#[cfg(test)]
+mod sample;
 pub mod similar;
 pub mod text_file;
 pub mod units;

@@ -189,23 +189,27 @@ impl TextFile<'_> {
         }
     }
 
-    /// Makes the path absolute and checks that it says only one thing.
     pub(crate) fn path(&self, text: &str) -> Result<PathBuf, String> {
-        let path = Path::new(text);
-        if text.is_empty() {
-            return Err("a path cannot be empty".to_owned());
-        }
-        if text.chars().any(char::is_control) {
-            return Err(format!("the path `{}` contains a control character", text.escape_debug()));
-        }
-        if path.components().any(|part| part == Component::ParentDir) {
-            return Err(format!("the path `{text}` contains `..`; write where it really leads"));
-        }
-        let absolute = match self.base {
-            _ if path.is_absolute() => path.to_owned(),
-            Some(base) => base.join(path),
-            None => return Err(format!("the path `{text}` is relative; begin it with `/`")),
-        };
-        Ok(absolute.components().collect())
+        check_path(text, self.base)
     }
+}
+
+/// Makes a path absolute and checks that it says only one thing.
+pub(crate) fn check_path(text: &str, base: Option<&Path>) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    if text.is_empty() {
+        return Err("a path cannot be empty".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("the path `{}` contains a control character", text.escape_debug()));
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(format!("the path `{text}` contains `..`; write where it really leads"));
+    }
+    let absolute = match base {
+        _ if path.is_absolute() => path.to_owned(),
+        Some(base) => base.join(path),
+        None => return Err(format!("the path `{text}` is relative; begin it with `/`")),
+    };
+    Ok(absolute.components().collect())
 }

@@ -126,18 +126,20 @@ fn cpus(top: &Table<'_>) -> Result<Cpus, FileError> {
     Ok(Cpus { count, count_max, model })
 }
 
-/// Checks what will become a word of the engine's command line.
 fn word(field: &Field<'_, &str>, what: &str) -> Result<String, FileError> {
-    let text = field.value;
+    field.check(|text| check_word(text, what))
+}
+
+/// Checks what will become a word of the engine's command line.
+pub(crate) fn check_word(text: &str, what: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".,_+=-".contains(c);
     if let Some(found) = text.chars().find(|&c| !allowed(c)) {
-        let found = found.escape_debug();
-        return Err(field.bad(format!("a {what} cannot contain `{found}`")));
+        return Err(format!("a {what} cannot contain `{}`", found.escape_debug()));
     }
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || text.len() > WORD_BYTES_MAX {
-        return Err(field.bad(format!(
+        return Err(format!(
             "a {what} begins with a letter or a digit and has at most {WORD_BYTES_MAX} bytes"
-        )));
+        ));
     }
     Ok(text.to_owned())
 }
@@ -267,7 +269,7 @@ fn format_by_name(source: &DiskSource) -> DiskFormat {
     }
 }
 
-fn check_nfs(url: &str) -> Result<String, String> {
+pub(crate) fn check_nfs(url: &str) -> Result<String, String> {
     let rest = url.strip_prefix("nfs://").unwrap_or_default();
     let (server, path) = rest.split_once('/').unwrap_or_default();
     let is_plain = |c: char| c.is_ascii_graphic() && !"?#,\\\"'`".contains(c);
