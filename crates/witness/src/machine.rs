@@ -3,6 +3,7 @@
 
 //! What PID 1 owes the kernel: mounts, modules, and the ways to end.
 
+use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -36,12 +37,15 @@ pub(crate) fn mount_all() -> io::Result<()> {
     Ok(())
 }
 
-/// Loads the modules in order and returns what went wrong. A module without its device is no
-/// failure of the others.
+/// Loads the modules in order and returns what went wrong. Modules for another hypervisor say that
+/// there is no such device, which is no problem.
 pub(crate) fn load_modules() -> Vec<String> {
     let list = fs::read_to_string(MODULE_LIST).unwrap_or_default();
     let load = |path: &str| -> io::Result<()> {
-        Ok(finit_module(File::open(path)?, c"", ModuleInitFlags::empty())?)
+        match finit_module(File::open(path)?, c"", ModuleInitFlags::empty()) {
+            Ok(()) | Err(Errno::ENODEV) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     };
     list.lines()
         .filter_map(|path| load(path).err().map(|error| format!("{path}: {error}")))

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! The wires of a lab, made with ip(8) and tc(8).
+
+use crate::command::run;
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+/// The address of the client in every lab.
+const CLIENT_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
+
+/// Bytes that went over a host's wire so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub sent: u64,
+    pub received: u64,
+}
+
+impl Traffic {
+    /// Reads the counters of the uplink, in the host's own view.
+    pub(super) fn of_uplink() -> Result<Traffic> {
+        let read = |name: &str| -> Result<u64> {
+            let text = fs::read_to_string(format!("/sys/class/net/up0/statistics/{name}"))?;
+            text.trim().parse().context("a counter is a number")
+        };
+        Ok(Traffic { sent: read("tx_bytes")?, received: read("rx_bytes")? })
+    }
+
+    pub fn since(self, before: Traffic) -> Traffic {
+        Traffic { sent: self.sent - before.sent, received: self.received - before.received }
+    }
+}
+
+pub(super) fn make_lan(lan: &str) -> Result<()> {
+    ip(lan, "link add lan type bridge forward_delay 0")?;
+    ip(lan, "link set lan up")
+}
+
+pub(super) fn join_as_client(lan: &str, client: &str) -> Result<()> {
+    plug(lan, client, "client")?;
+    ip(client, "link set lo up")?;
+    ip(client, &format!("address add {CLIENT_ADDRESS}/24 dev up0"))
+}
+
+/// Joins a host: its uplink is a port of its own bridge, which carries its address.
+pub(super) fn join_as_host(lan: &str, host: &str, name: &str, address: Ipv4Addr) -> Result<()> {
+    plug(lan, host, name)?;
+    ip(host, "link set lo up")?;
+    ip(host, "link add br0 type bridge forward_delay 0")?;
+    ip(host, "link set up0 master br0")?;
+    ip(host, &format!("address add {address}/24 dev br0"))?;
+    ip(host, "link set br0 up")
+}
+
+/// Lays a wire from the lan into a namespace, where it is called `up0`.
+fn plug(lan: &str, namespace: &str, name: &str) -> Result<()> {
+    ip(lan, &format!("link add {} type veth peer name up0 netns {namespace}", port(name)))?;
+    ip(lan, &format!("link set {} master lan up", port(name)))?;
+    ip(namespace, "link set up0 up")
+}
+
+/// Pulls the wire of a host, or plugs it in again.
+pub(super) fn set_wire(lan: &str, name: &str, is_plugged: bool) -> Result<()> {
+    let state = if is_plugged { "up" } else { "down" };
+    ip(lan, &format!("link set {} {state}", port(name)))
+}
+
+/// Shapes both directions of a host's wire; `None` removes the limit.
+pub(super) fn set_rate(lan: &str, host: &str, name: &str, mbit: Option<u32>) -> Result<()> {
+    for (namespace, device) in [(host, "up0".to_owned()), (lan, port(name))] {
+        let mut tc = Command::new("tc");
+        tc.args(["-n", namespace, "qdisc"]);
+        match mbit {
+            Some(mbit) => {
+                // A burst of 4 ms: large enough for the rate, too small to hide it.
+                let burst = (u64::from(mbit) * 1_000_000 / 8 / 250).max(16 * 1024);
+                tc.args(["replace", "dev", &device, "root", "tbf", "latency", "50ms"]);
+                tc.args(["rate", &format!("{mbit}mbit"), "burst", &burst.to_string()]);
+                run(&mut tc)?;
+            }
+            // There may be no limit to remove.
+            None => drop(run(tc.args(["del", "dev", &device, "root"]))),
+        }
+    }
+    Ok(())
+}
+
+fn port(name: &str) -> String {
+    format!("p-{name}")
+}
+
+fn ip(namespace: &str, arguments: &str) -> Result<()> {
+    run(Command::new("ip").args(["-n", namespace]).args(arguments.split(' ')))
+}
