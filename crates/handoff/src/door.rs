@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Every start asks: may this host run this guest?
+//!
+//! `create`, `start`, autostart, restart after a crash and `recover` come here with what can be
+//! known: the host's own ownership, what lies beside the images, and what every peer that can be
+//! reached has answered. The verdict is to start, to claim an epoch and start, to refuse and name
+//! the owner, or that it cannot be known and why.
+//!
+//! What is believed:
+//!
+//! - The **newest** epoch wins, whoever reports it. Own record, disk and peers are equals in this.
+//! - A **claim** on the disk counts as ownership by its holder, unless that holder itself answers
+//!   that it does not own the guest: then it crashed between claim and record, and whatever it
+//!   takes next passes this door again and finds ours.
+//! - A damaged record is never read as an older one.
+//! - Where storage is shared and has no place for claims, a host that was **off** may have been
+//!   declared off, and its guests started elsewhere, by a word that was true. After a reboot such
+//!   a guest starts only once every host that keeps its definition has answered. In the boot in
+//!   which its right was last established nobody can truly have said that the host is off.
+//!
+//! An operator's word (or a fence command's) says of hosts by name that they are off: no engine
+//! of theirs lives. It is refused while one of them answers, while an image is in use, and if it
+//! does not cover every host that could have the guest. What comes of it is a claim and a boot
+//! from disk, which is right wherever the guest ran last. To go on with a *copy in memory* is
+//! another statement, `Resume`: that the copy here is the newest there is. With claims on a shared
+//! disk a false one is harmless while the handoff is undecided, for the claim is taken first.
+
+use crate::disk::{By, Claim, OwnerRecord};
+use crate::ownership::{Answer, Ownership, State};
+use crate::source::Source;
+use crate::target::Target;
+use whimbrel_model::id::{Epoch, GuestId, HostId};
+
+/// What can be known before a start.
+#[derive(Clone, Debug)]
+pub struct Evidence<'a> {
+    pub own: &'a Ownership,
+    pub disk: Disk,
+    pub peers: Vec<Peer>,
+}
+
+/// What the guest's writable images are, and what lies beside them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// Storage of this host alone, or none at all.
+    Local,
+    /// Storage other hosts can write, with no place for claims: a block device, a URL.
+    NoPlace,
+    /// It has a place, and that cannot be read.
+    Unreadable,
+    Images(Vec<Image>),
+}
+
+/// What was found beside one image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    pub owner: OwnerFound,
+    /// Every claim, of any epoch; a damaged one counts as held by nobody we know.
+    pub claims: Vec<ClaimFound>,
+    /// Whether some engine has the image open for writing now, by its lock.
+    pub is_in_use: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnerFound {
+    #[default]
+    None,
+    Damaged,
+    Record(OwnerRecord),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimFound {
+    /// The epoch is in its name.
+    Damaged {
+        epoch: Epoch,
+    },
+    Claim(Claim),
+}
+
+/// What a paired host answered to `WhoOwns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub host: HostId,
+    /// None: it could not be reached.
+    pub answer: Option<Answer>,
+    /// Whether it keeps this guest's definition, and so could have started it.
+    pub is_keeper: bool,
+}
+
+/// What to do after an operator's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Start the guest from its disks; whatever was in memory is lost.
+    Boot,
+    /// Go on with the copy in this host's memory, which the operator says is the newest.
+    Resume,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Ours with this epoch: [`Ownership::affirm`], then start.
+    Start {
+        epoch: Epoch,
+    },
+    /// Nobody's: [`crate::effect::Event::Acquire`], then start.
+    Acquire {
+        epoch: Epoch,
+    },
+    /// [`crate::effect::Event::Resume`].
+    Resume,
+    Refused(Refusal),
+    InDoubt(Vec<Unknown>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    OwnedBy {
+        owner: HostId,
+        epoch: Epoch,
+        known_by: KnownBy,
+    },
+    /// The image belongs to another guest.
+    ImageOfOther {
+        guest: GuestId,
+    },
+    /// A handoff is under way here, or at this peer: it decides.
+    HandoffOpen {
+        at: HostId,
+    },
+    /// The operator says it is off, and it answers.
+    PeerAnswers {
+        host: HostId,
+    },
+    /// Some engine has an image open for writing.
+    InUse,
+    /// There is no copy in memory to go on with.
+    NoCopy,
+    /// The copy here is half of a post-copy.
+    HalfCopy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownBy {
+    OwnRecord,
+    OwnerRecord,
+    Claim,
+    Peer(HostId),
+}
+
+/// Something that would have to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// This host may have the guest and does not answer.
+    Silent {
+        host: HostId,
+    },
+    DiskUnreadable,
+    /// The owner record or the newest claim cannot be read.
+    DiskDamaged,
+    /// Our own record cannot be read.
+    OwnRecordDamaged,
+    /// The guest was ceded to us, and we do not remember.
+    OwnMemoryLost,
+}
+
+/// A host that has the guest, by somebody's account.
+#[derive(Clone, Copy)]
+struct Candidate {
+    owner: HostId,
+    epoch: Epoch,
+    known_by: KnownBy,
+}
+
+/// Decides whether the guest may start here, nobody having said anything.
+pub fn start(evidence: &Evidence<'_>) -> Verdict {
+    decide(evidence, &[])
+}
+
+/// Decides on an operator's word that `off` are off.
+pub fn recover(evidence: &Evidence<'_>, off: &[HostId], then: Then) -> Verdict {
+    let answers = |host| evidence.peers.iter().any(|p| p.host == host && p.answer.is_some());
+    if let Some(&host) = off.iter().find(|&&host| answers(host)) {
+        return Verdict::Refused(Refusal::PeerAnswers { host });
+    }
+    if evidence.images().any(|image| image.is_in_use) {
+        return Verdict::Refused(Refusal::InUse);
+    }
+    let verdict = decide(evidence, off);
+    match (then, &verdict) {
+        (Then::Resume, Verdict::Acquire { .. }) => evidence.resume(),
+        (Then::Boot | Then::Resume, _) => verdict,
+    }
+}
+
+fn decide(evidence: &Evidence<'_>, off: &[HostId]) -> Verdict {
+    if let Some(refusal) = evidence.obstacle(off) {
+        return Verdict::Refused(refusal);
+    }
+    let me = evidence.own.ledger.identity.host;
+    let ours = match evidence.own.state {
+        State::Owned { epoch } => Some(epoch),
+        _ => None,
+    };
+    let newest = evidence.candidates().max_by_key(|c| (c.epoch, c.owner != me, c.owner));
+    if let Some(Candidate { owner, epoch, known_by }) = newest
+        && owner != me
+        && ours.is_none_or(|ours| epoch >= ours)
+        && !off.contains(&owner)
+    {
+        return Verdict::Refused(Refusal::OwnedBy { owner, epoch, known_by });
+    }
+    let unknown = evidence.unknown(ours, newest, off);
+    if !unknown.is_empty() {
+        return Verdict::InDoubt(unknown);
+    }
+    let is_newest = |ours| newest.is_none_or(|c| c.owner == me && c.epoch == ours);
+    match ours {
+        Some(epoch) if is_newest(epoch) && evidence.newest_claim() <= Some(epoch) => {
+            Verdict::Start { epoch }
+        }
+        Some(_) | None => Verdict::Acquire { epoch: evidence.top().next() },
+    }
+}
+
+impl Evidence<'_> {
+    fn images(&self) -> impl Iterator<Item = &Image> {
+        match &self.disk {
+            Disk::Images(images) => images.as_slice(),
+            Disk::Local | Disk::NoPlace | Disk::Unreadable => &[],
+        }
+        .iter()
+    }
+
+    fn claims(&self) -> impl Iterator<Item = ClaimFound> {
+        self.images().flat_map(|image| image.claims.iter().copied())
+    }
+
+    fn newest_claim(&self) -> Option<Epoch> {
+        self.claims().map(ClaimFound::epoch).max()
+    }
+
+    /// What forbids a start, whoever owns the guest.
+    fn obstacle(&self, off: &[HostId]) -> Option<Refusal> {
+        let ledger = &self.own.ledger;
+        let me = ledger.identity.host;
+        let is_open = match &self.own.state {
+            State::Unknown | State::Damaged | State::Owned { .. } => false,
+            State::Elsewhere { .. } | State::Disputed { .. } => false,
+            // A word about the peer can end these.
+            State::Source(Source::Ceded { .. })
+            | State::Target(Target::Receiving { .. } | Target::Prepared { .. }) => off.is_empty(),
+            State::Acquiring { .. } | State::Source(_) | State::Target(_) => true,
+        };
+        if is_open {
+            return Some(Refusal::HandoffOpen { at: me });
+        }
+        let others = self.images().filter_map(|image| match image.owner {
+            OwnerFound::Record(record) => Some(record.guest),
+            OwnerFound::None | OwnerFound::Damaged => None,
+        });
+        let mut others = others.chain(self.claims().filter_map(|claim| match claim {
+            ClaimFound::Claim(claim) => Some(claim.guest),
+            ClaimFound::Damaged { .. } => None,
+        }));
+        if let Some(guest) = others.find(|&guest| guest != ledger.identity.guest) {
+            return Some(Refusal::ImageOfOther { guest });
+        }
+        // A peer that is in the middle of a handoff may own the guest the next moment.
+        let known = self.candidates().map(|c| c.epoch).max().unwrap_or_default();
+        self.peers.iter().find_map(|peer| match peer.answer {
+            Some(Answer::Moving { epoch, .. }) if epoch > known => {
+                Some(Refusal::HandoffOpen { at: peer.host })
+            }
+            Some(Answer::Moving { epoch, to, .. }) if epoch == known && to == peer.host => {
+                Some(Refusal::HandoffOpen { at: peer.host })
+            }
+            Some(_) | None => None,
+        })
+    }
+
+    /// Everybody who has the guest by some account, older and newer.
+    fn candidates(&self) -> impl Iterator<Item = Candidate> {
+        let me = self.own.ledger.identity.host;
+        let own = match &self.own.state {
+            State::Source(source) if source.has_ceded() => {
+                Some((source.handoff().peer, source.handoff().epoch))
+            }
+            state => crate::history::owner(state, me),
+        };
+        let own = own.into_iter().map(|(owner, epoch)| Candidate {
+            owner,
+            epoch,
+            known_by: KnownBy::OwnRecord,
+        });
+        let owners = self.images().filter_map(|image| match image.owner {
+            OwnerFound::Record(OwnerRecord { owner, epoch, .. }) => {
+                Some(Candidate { owner, epoch, known_by: KnownBy::OwnerRecord })
+            }
+            OwnerFound::None | OwnerFound::Damaged => None,
+        });
+        let claims = self.claims().filter_map(|claim| match claim {
+            ClaimFound::Claim(claim) if !self.is_void(&claim) => {
+                let Claim { host: owner, epoch, .. } = claim;
+                Some(Candidate { owner, epoch, known_by: KnownBy::Claim })
+            }
+            ClaimFound::Claim(_) | ClaimFound::Damaged { .. } => None,
+        });
+        let peers = self.peers.iter().filter_map(|peer| match peer.answer {
+            Some(Answer::Owner { owner, epoch, .. }) => {
+                Some(Candidate { owner, epoch, known_by: KnownBy::Peer(peer.host) })
+            }
+            Some(Answer::Moving { .. } | Answer::NoRecord | Answer::Damaged) | None => None,
+        });
+        own.chain(owners).chain(claims).chain(peers)
+    }
+
+    /// Returns whether the holder of a claim says itself that nothing came of it.
+    fn is_void(&self, claim: &Claim) -> bool {
+        let holder = claim.host;
+        if holder == self.own.ledger.identity.host {
+            // We are settled, so whatever we own is in our record.
+            return true;
+        }
+        let peer = self.peers.iter().find(|peer| peer.host == holder);
+        match peer.and_then(|peer| peer.answer) {
+            Some(Answer::NoRecord) => true,
+            Some(Answer::Owner { owner, epoch, .. }) => owner != holder || epoch < claim.epoch,
+            Some(Answer::Moving { to, epoch, .. }) => to != holder || epoch != claim.epoch,
+            Some(Answer::Damaged) | None => false,
+        }
+    }
+
+    /// What would have to be known before anything can be said.
+    fn unknown(
+        &self,
+        ours: Option<Epoch>,
+        newest: Option<Candidate>,
+        off: &[HostId],
+    ) -> Vec<Unknown> {
+        let ledger = &self.own.ledger;
+        let me = ledger.identity.host;
+        let mut unknown = Vec::new();
+        if self.disk == Disk::Unreadable {
+            unknown.push(Unknown::DiskUnreadable);
+        }
+        let newest_epoch = newest.map(|c| c.epoch).unwrap_or_default();
+        let is_bad_claim = |claim| match claim {
+            ClaimFound::Damaged { epoch } => epoch > newest_epoch,
+            ClaimFound::Claim(_) => false,
+        };
+        // A damaged owner record does not matter to who holds the newest claim and knows it.
+        let is_ours_by_claim = self.claims().any(|claim| match claim {
+            ClaimFound::Claim(claim) => claim.host == me && Some(claim.epoch) == ours,
+            ClaimFound::Damaged { .. } => false,
+        });
+        let is_bad_owner = self.images().any(|image| image.owner == OwnerFound::Damaged);
+        if self.claims().any(is_bad_claim) || (is_bad_owner && !is_ours_by_claim) {
+            unknown.push(Unknown::DiskDamaged);
+        }
+        // What is ours on the disk alone was ours, and is.
+        let is_ours_by_disk = self.images().any(|image| match image.owner {
+            OwnerFound::Record(record) => {
+                record.owner == me && record.by == By::Owner && record.epoch == newest_epoch
+            }
+            OwnerFound::None | OwnerFound::Damaged => false,
+        });
+        let was_ceded_to_us = self.images().any(|image| match image.owner {
+            OwnerFound::Record(record) => {
+                record.owner == me && record.by != By::Owner && record.epoch == newest_epoch
+            }
+            OwnerFound::None | OwnerFound::Damaged => false,
+        });
+        if was_ceded_to_us && ours != Some(newest_epoch) && off.is_empty() {
+            unknown.push(Unknown::OwnMemoryLost);
+        }
+        if self.own.state == State::Damaged && !is_ours_by_disk && off.is_empty() {
+            unknown.push(Unknown::OwnRecordDamaged);
+        }
+        let is_said_by_peer = matches!(newest, Some(Candidate { owner, known_by: KnownBy::Peer(_), .. }) if owner == me);
+        if is_said_by_peer && ours != Some(newest_epoch) && off.is_empty() {
+            unknown.push(Unknown::OwnMemoryLost);
+        }
+        // Where claims can be taken they decide between us and whoever is silent.
+        let must_ask = match self.disk {
+            Disk::Local | Disk::Images(_) | Disk::Unreadable => self.own.state == State::Damaged,
+            Disk::NoPlace => ours.is_none() || ledger.boot != ledger.now,
+        };
+        if must_ask {
+            let silent = self.peers.iter().filter(|peer| {
+                peer.is_keeper && peer.answer.is_none() && !off.contains(&peer.host)
+            });
+            unknown.extend(silent.map(|peer| Unknown::Silent { host: peer.host }));
+        }
+        unknown
+    }
+
+    /// The newest epoch anybody has used for anything.
+    fn top(&self) -> Epoch {
+        let peers = self.peers.iter().filter_map(|peer| match peer.answer {
+            Some(Answer::Owner { epoch, consumed, .. }) => Some(epoch.max(consumed)),
+            Some(Answer::Moving { epoch, .. }) => Some(epoch),
+            Some(Answer::NoRecord | Answer::Damaged) | None => None,
+        });
+        let candidates = self.candidates().map(|c| c.epoch);
+        let all = peers.chain(candidates).chain(self.newest_claim());
+        all.fold(self.own.ledger.consumed, Epoch::max)
+    }
+
+    /// Going on with the copy in memory instead of a boot.
+    fn resume(&self) -> Verdict {
+        match &self.own.state {
+            State::Source(Source::Ceded { handoff, .. })
+                if handoff.kind == crate::message::Kind::PostCopy =>
+            {
+                Verdict::Refused(Refusal::HalfCopy)
+            }
+            State::Source(Source::Ceded { .. }) | State::Target(Target::Prepared { .. }) => {
+                Verdict::Resume
+            }
+            _ => Verdict::Refused(Refusal::NoCopy),
+        }
+    }
+}
+
+impl ClaimFound {
+    fn epoch(self) -> Epoch {
+        match self {
+            ClaimFound::Damaged { epoch } => epoch,
+            ClaimFound::Claim(claim) => claim.epoch,
+        }
+    }
+}
