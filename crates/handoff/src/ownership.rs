@@ -172,26 +172,26 @@ impl Ownership {
 
     /// Begins to move the guest. The epoch on offer is consumed by the first effect.
     pub fn offer(
-        mut self,
+        &self,
         id: HandoffId,
         to: HostId,
         kind: Kind,
         run: Option<RunState>,
-    ) -> Result<Step, (Self, OfferError)> {
-        let error = match &self.state {
-            State::Owned { .. } if to == self.ledger.identity.host => OfferError::ToItself,
+    ) -> Result<Step, OfferError> {
+        let mut ledger = self.ledger;
+        Err(match &self.state {
+            State::Owned { .. } if to == ledger.identity.host => OfferError::ToItself,
             State::Owned { epoch } => {
-                let handoff = Handoff { id, peer: to, epoch: self.ledger.consumed.next(), kind };
-                self.ledger.consume(handoff.epoch);
-                let (state, effects) = Source::begin(&self.ledger, *epoch, handoff, run);
-                return Ok((Self { state, ..self }, effects));
+                let handoff = Handoff { id, peer: to, epoch: ledger.consumed.next(), kind };
+                ledger.consume(handoff.epoch);
+                let (state, effects) = Source::begin(&ledger, *epoch, handoff, run);
+                return Ok((Self { ledger, state }, effects));
             }
             State::Source(_) | State::Target(_) | State::Acquiring { .. } => OfferError::Busy,
             State::Unknown | State::Damaged | State::Elsewhere { .. } | State::Disputed { .. } => {
                 OfferError::NotOwned
             }
-        };
-        Err((self, error))
+        })
     }
 
     /// Decides on a message. `from` is who really sent it, as its connection has proven.
@@ -209,7 +209,7 @@ impl Ownership {
                 target.on_message(&mut ledger, message.body)
             }
             State::Acquiring { epoch, from: before } => {
-                while_acquiring(&mut ledger, epoch, before, from, message)
+                while_acquiring(&mut ledger, epoch, *before, from, message)
             }
             state => crate::history::on_message(&mut ledger, state, from, message),
         };
@@ -390,24 +390,24 @@ fn acquire(ledger: &mut Ledger, state: State, epoch: Epoch) -> (State, Vec<Effec
 fn while_acquiring(
     ledger: &mut Ledger,
     epoch: Epoch,
-    before: Box<State>,
+    before: State,
     from: HostId,
     message: Message,
 ) -> (State, Vec<Effect>) {
-    let stay = |before| (State::Acquiring { epoch, from: before }, vec![]);
-    match (*before, message.body) {
+    let stay = |before| (State::Acquiring { epoch, from: Box::new(before) }, vec![]);
+    match (before, message.body) {
         (State::Source(source), Body::Started | Body::Owner { .. })
             if source.handoff().id == message.handoff && source.handoff().peer == from =>
         {
             match source.on_message(ledger, message.body) {
                 (State::Source(Source::Ceded { epoch: owned, handoff, run }), _) => {
                     let ceded = Source::Ceded { epoch: owned, handoff, run };
-                    stay(Box::new(State::Source(ceded)))
+                    stay(State::Source(ceded))
                 }
                 step => step,
             }
         }
-        (before, _) => stay(Box::new(before)),
+        (before, _) => stay(before),
     }
 }
 
