@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Builds what the other commands run.
+
+use crate::shell::{Shell, run};
+use anyhow::Result;
+
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+const STATIC_FLAGS: &str = "-C target-feature=+crt-static";
+
+/// Builds the program, the witness of the test guest, and the program that tells the stories.
+pub(crate) fn for_lab(shell: &Shell) -> Result<()> {
+    run(&mut shell.cargo(&["build", "--quiet", "-p", "whimbrel", "-p", "e2e"]))?;
+    let witness = ["build", "--quiet", "-p", "whimbrel-witness", "--profile", "witness"];
+    let mut build = shell.cargo(&witness);
+    build.args(["--target", STATIC_TARGET]);
+    run(build.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", STATIC_FLAGS))
+}
+
+/// Runs the program that tells the stories.
+pub(crate) fn e2e(shell: &Shell, arguments: &[&str]) -> Result<()> {
+    let program = shell.target().join("debug/e2e");
+    if !program.exists() {
+        run(&mut shell.cargo(&["build", "--quiet", "-p", "e2e"]))?;
+    }
+    run(&mut shell.command(program, arguments))
+}
+
+/// Runs the simulator and model checker. They are all computation: optimised.
+pub(crate) fn sim(shell: &Shell, arguments: &[&str]) -> Result<()> {
+    run(shell.cargo(&["run", "--quiet", "--release", "-p", "whimbrel-sim", "--"]).args(arguments))
+}
+
+/// Runs the fuzz targets; `--smoke` gives each a few seconds on the committed corpus.
+pub(crate) fn fuzz(shell: &Shell, arguments: &[&str]) -> Result<()> {
+    run(shell.cargo(&["run", "--quiet", "-p", "fuzz", "--"]).args(arguments))
+}
