@@ -4,14 +4,16 @@
 //! The daemon's configuration, `whimbrel.toml`.
 
 pub mod allow;
+mod schema;
 pub mod sxp;
 
+use crate::guest::file::{check_bridge, check_nfs};
 use crate::id::HostName;
 use crate::passport::Accelerator;
-use crate::plan::Bargain;
-use crate::text_file::{Fault, FileError, TextFile};
-use crate::units::Bytes;
-use allow::{AllowedHosts, Network};
+use crate::plan::{Bargain, OnMiss};
+use crate::text_file::{self, Fault, Field, FileError, Table, TextFile, check_path};
+use crate::units::{self, Bytes};
+use allow::{AllowedHosts, HostPattern, Network};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
@@ -19,6 +21,8 @@ use std::path::PathBuf;
 pub const PORT_DEFAULT: u16 = 8002;
 /// Where the file is looked for.
 pub const PATH_DEFAULT: &str = "/etc/whimbrel/whimbrel.toml";
+/// Most entries of `allow_paths` and of `allow_bridges`.
+pub const LIST_MAX: usize = 256;
 
 /// Everything that can be configured, with its default where the file is silent.
 #[derive(Clone, Debug)]
@@ -94,17 +98,302 @@ impl Default for Config {
 
 /// Reads `whimbrel.toml`.
 pub fn parse(file: &TextFile<'_>) -> Result<Config, FileError> {
-    let text = "not built yet".to_owned();
-    Err(FileError::whole(file, Fault::Syntax { text }))
+    text_file::open(file, &schema::TOP, |top| {
+        let mut config = Config::default();
+        if let Some(table) = top.table("host", &schema::HOST)? {
+            host(&table, &mut config)?;
+        }
+        if let Some(table) = top.table("api", &schema::API)? {
+            config.api.socket = table.string("socket")?.map(|path| path.path()).transpose()?;
+            set(&mut config.api.group, table.string("group")?, |group| group.check(account))?;
+        }
+        if let Some(table) = top.table("engine", &schema::ENGINE)? {
+            engine(&table, &mut config.engine)?;
+        }
+        if let Some(table) = top.table("relocation", &schema::RELOCATION)? {
+            relocation(&table, &mut config.relocation)?;
+        }
+        if let Some(table) = top.table("migration", &schema::MIGRATION)? {
+            migration(&table, &mut config.bargain)?;
+        }
+        Ok(config)
+    })
+}
+
+/// Replaces the default where the file says something.
+fn set<'a, T>(
+    setting: &mut T,
+    field: Option<Field<'a, &'a str>>,
+    read: impl FnOnce(&Field<'a, &'a str>) -> Result<T, FileError>,
+) -> Result<(), FileError> {
+    if let Some(field) = field {
+        *setting = read(&field)?;
+    }
+    Ok(())
+}
+
+fn host(table: &Table<'_>, config: &mut Config) -> Result<(), FileError> {
+    config.name = table.string("name")?.map(|name| name.check(HostName::new)).transpose()?;
+    set(&mut config.state_dir, table.string("state_dir")?, Field::path)?;
+    set(&mut config.host_min_memory, table.string("host_min_memory")?, |size| {
+        size.check(Bytes::parse)
+    })
+}
+
+fn engine(table: &Table<'_>, engine: &mut Engine) -> Result<(), FileError> {
+    set(&mut engine.user, table.string("user")?, |user| user.check(account))?;
+    engine.qemu = table.string("qemu")?.map(|path| path.path()).transpose()?;
+    let words = [("auto", None), ("kvm", Some(Accelerator::Kvm)), ("tcg", Some(Accelerator::Tcg))];
+    set(&mut engine.accelerator, table.string("accelerator")?, |field| field.word(&words))
+}
+
+fn relocation(table: &Table<'_>, relocation: &mut Relocation) -> Result<(), FileError> {
+    relocation.is_enabled = table.bool("enabled")?.unwrap_or(relocation.is_enabled);
+    set(&mut relocation.address, table.string("address")?, |address| {
+        address.check(|text| {
+            text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an IP address"))
+        })
+    })?;
+    if let Some(port) = table.number("port", 1..=u32::from(u16::MAX))? {
+        relocation.port = u16::try_from(port).expect("the range was checked");
+    }
+    let hosts = table.strings("hosts_allow")?;
+    hosts.iter().try_for_each(|host| host.check(HostPattern::new).map(drop))?;
+    relocation.hosts_allow = AllowedHosts::new(hosts.iter().map(|host| host.value))
+        .map_err(|error| table.error(Some("hosts_allow"), bad(error)))?;
+    relocation.allow_paths = list(table, "allow_paths", allowed_path)?;
+    relocation.allow_bridges = list(table, "allow_bridges", |name| match name {
+        "*" => Ok(name.to_owned()),
+        _ => check_bridge(name),
+    })?;
+    relocation.bandwidth =
+        table.string("bandwidth")?.map(|rate| rate.check(units::parse_rate)).transpose()?;
+    relocation.network =
+        table.string("network")?.map(|network| network.check(str::parse::<Network>)).transpose()?;
+    Ok(())
+}
+
+fn list(
+    table: &Table<'_>,
+    key: &str,
+    check: impl Fn(&str) -> Result<String, String>,
+) -> Result<Vec<String>, FileError> {
+    let fields = table.strings(key)?;
+    if fields.len() > LIST_MAX {
+        let text = format!("{} entries are too many; at most {LIST_MAX} are allowed", fields.len());
+        return Err(table.error(Some(key), bad(text)));
+    }
+    fields.iter().map(|field| field.check(&check)).collect()
+}
+
+fn bad(text: impl ToString) -> Fault {
+    Fault::BadValue { text: text.to_string() }
+}
+
+fn allowed_path(text: &str) -> Result<String, String> {
+    match text.starts_with("nfs://") {
+        true => check_nfs(text),
+        false => check_path(text, None).map(|path| path.display().to_string()),
+    }
+}
+
+/// Checks the name of a user or a group.
+fn account(name: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match (1..=32).contains(&name.len()) && !name.starts_with('-') && name.chars().all(allowed) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("`{}` is not the name of a user or a group", name.escape_debug())),
+    }
+}
+
+fn migration(table: &Table<'_>, bargain: &mut Bargain) -> Result<(), FileError> {
+    let duration = |field: &Field<'_, &str>| field.check(units::parse_duration);
+    set(&mut bargain.pause_max, table.string("max_pause")?, duration)?;
+    set(&mut bargain.deadline, table.string("deadline")?, duration)?;
+    if let Some(percent) = table.number("max_slowdown", 0..=99)? {
+        bargain.slowdown_percent_max = u8::try_from(percent).expect("the range was checked");
+    }
+    set(&mut bargain.on_miss, table.string("on_miss")?, |field| field.word(&OnMiss::WORDS))
 }
 
 /// Returns the file with `[relocation] enabled` set, its comments and order kept.
 pub fn with_relocation(file: &TextFile<'_>, is_enabled: bool) -> Result<String, FileError> {
-    let text = format!("not built yet ({is_enabled})");
-    Err(FileError::whole(file, Fault::Syntax { text }))
+    parse(file)?;
+    let mut document: toml_edit::DocumentMut = file.text.parse().map_err(|error| {
+        let text = toml_edit::TomlError::message(&error).to_owned();
+        FileError::whole(file, Fault::Syntax { text })
+    })?;
+    let table = document.entry("relocation").or_insert_with(toml_edit::table);
+    let old = table.get_mut("enabled").and_then(|item| item.as_value_mut());
+    match old {
+        // Comments on the line belong to the value.
+        Some(value) => {
+            let decor = value.decor().clone();
+            *value = is_enabled.into();
+            *value.decor_mut() = decor;
+        }
+        None => table["enabled"] = toml_edit::value(is_enabled),
+    }
+    Ok(document.to_string())
 }
 
 /// Returns the reference page of the format, `docs/reference/configuration.md`.
 pub fn reference() -> String {
-    String::new()
+    let sections =
+        [&schema::HOST, &schema::API, &schema::ENGINE, &schema::RELOCATION, &schema::MIGRATION];
+    text_file::render("The configuration", schema::INTRO, &sections)
+}
+
+#[cfg(test)]
+mod tests {
+    //! The documented defaults hold, everything can be set, and every mistake is named.
+
+    use super::*;
+    use std::time::Duration;
+
+    fn read(text: &str) -> Result<Config, FileError> {
+        parse(&TextFile { name: "whimbrel.toml", text, base: None })
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default_and_closed() {
+        let config = read("").unwrap();
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+        assert!(!config.relocation.is_enabled);
+        assert!(config.relocation.allow_paths.is_empty());
+    }
+
+    #[test]
+    fn everything_can_be_set() {
+        let config = read(
+            r#"
+            [host]
+            name = "alpha"
+            state_dir = "/tmp/a"
+            host_min_memory = "512M"
+            [api]
+            socket = "/run/a.sock"
+            group = "admins"
+            [engine]
+            user = "qemu"
+            qemu = "/opt/qemu/bin/qemu-system-x86_64"
+            accelerator = "tcg"
+            [relocation]
+            enabled = true
+            address = "::"
+            port = 9002
+            hosts_allow = "beta ^node-[0-9]+$"
+            allow_paths = ["/xen/", "nfs://10.0.0.1/xen"]
+            allow_bridges = ["br0", "*"]
+            bandwidth = "1 Gbit/s"
+            network = "192.168.7.0/24"
+            [migration]
+            max_pause = "100ms"
+            deadline = "10m"
+            max_slowdown = 30
+            on_miss = "throttle"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.name.unwrap().as_str(), "alpha");
+        assert_eq!(config.state_dir, PathBuf::from("/tmp/a"));
+        assert_eq!(config.host_min_memory, Bytes::mib(512));
+        assert_eq!(config.api.socket, Some("/run/a.sock".into()));
+        assert_eq!(config.engine.accelerator, Some(Accelerator::Tcg));
+        let relocation = config.relocation;
+        assert!(relocation.is_enabled && relocation.address.is_ipv6());
+        assert_eq!(relocation.port, 9002);
+        assert_eq!(relocation.hosts_allow.patterns().count(), 2);
+        assert!(relocation.hosts_allow.allows("node-17", "10.0.0.1".parse().unwrap()));
+        assert_eq!(relocation.allow_paths, ["/xen", "nfs://10.0.0.1/xen"]);
+        assert_eq!(relocation.bandwidth, Some(Bytes(125_000_000)));
+        assert_eq!(relocation.network.unwrap().to_string(), "192.168.7.0/24");
+        let expected = Bargain {
+            pause_max: Duration::from_millis(100),
+            deadline: Duration::from_secs(600),
+            slowdown_percent_max: 30,
+            on_miss: OnMiss::Throttle,
+        };
+        assert_eq!(config.bargain, expected);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let mut all = String::new();
+        let mut check = |text: &str| {
+            all.push_str(&format!("{}\n", read(text).expect_err(text)));
+        };
+        check("[relocation]\nenabeld = true");
+        check("[relocatoin]\nenabled = true");
+        check("enabled = true");
+        check("[relocation]\nenabled = \"yes\"");
+        check("[relocation]\nport = 0");
+        check("[relocation]\naddress = \"alpha\"");
+        check("[relocation]\nhosts_allow = [\"beta\", \"^(\"]");
+        check("[relocation]\nallow_paths = [\"xen\"]");
+        check("[relocation]\nallow_bridges = [1]");
+        check("[relocation]\nbandwidth = \"fast\"");
+        check("[relocation]\nnetwork = \"10.0.0.1\"");
+        check("[host]\nname = \"a b\"");
+        check("[host]\nhost_min_memory = 256");
+        check("[engine]\naccelerator = \"xen\"");
+        check("[engine]\nuser = \"-root\"");
+        check("[migration]\ndeadline = \"soon\"");
+        check("[migration]\nmax_slowdown = 100");
+        insta::assert_snapshot!(all, @r"
+        whimbrel.toml:2:1: unknown key `relocation.enabeld`
+        whimbrel.toml:1:2: unknown key `relocatoin`
+        whimbrel.toml:1:1: unknown key `enabled`
+        whimbrel.toml:2:11: `relocation.enabled`: expected true or false, found a string
+        whimbrel.toml:2:8: `relocation.port`: 0 is not a number from 1 to 65535
+        whimbrel.toml:2:11: `relocation.address`: `alpha` is not an IP address
+        whimbrel.toml:2:24: `relocation.hosts_allow[1]`: `^(` is not a regular expression: unclosed group
+        whimbrel.toml:2:16: `relocation.allow_paths[0]`: the path `xen` is relative; begin it with `/`
+        whimbrel.toml:2:18: `relocation.allow_bridges[0]`: expected a string, found a whole number
+        whimbrel.toml:2:13: `relocation.bandwidth`: `fast` is not a rate; write a number with a unit: `100 MiB/s`, `1 Gbit/s`
+        whimbrel.toml:2:11: `relocation.network`: `10.0.0.1` is not a network; write `192.168.1.0/24`
+        whimbrel.toml:2:8: `host.name`: the name `a b` contains ` `; letters, digits, `.`, `_` and `-` are allowed
+        whimbrel.toml:2:19: `host.host_min_memory`: expected a string, found a whole number
+        whimbrel.toml:2:15: `engine.accelerator`: `xen` is not one of `auto`, `kvm`, `tcg`
+        whimbrel.toml:2:8: `engine.user`: `-root` is not the name of a user or a group
+        whimbrel.toml:2:12: `migration.deadline`: `soon` is not a duration; write a number with a unit: `300 ms`, `90s`, `10m`, `2h`
+        whimbrel.toml:2:16: `migration.max_slowdown`: 100 is not a number from 0 to 99
+        ");
+    }
+
+    #[test]
+    fn relocation_is_switched_and_nothing_else_changes() {
+        let switch = |text: &str| {
+            let file = TextFile { name: "whimbrel.toml", text, base: None };
+            with_relocation(&file, true).unwrap()
+        };
+        assert_eq!(switch(""), "[relocation]\nenabled = true\n");
+        assert_eq!(
+            switch("# mine\n[relocation]\nenabled = false # for now\nport = 9\n"),
+            "# mine\n[relocation]\nenabled = true # for now\nport = 9\n"
+        );
+        assert_eq!(
+            switch("[relocation]\nport = 9\n[host]\nname = \"a\"\n"),
+            "[relocation]\nport = 9\nenabled = true\n[host]\nname = \"a\"\n"
+        );
+        assert_eq!(
+            switch("relocation = { port = 9 }\n"),
+            "relocation = { port = 9 , enabled = true }\n"
+        );
+    }
+
+    #[test]
+    fn the_reference_explains_every_key() {
+        let page = reference();
+        for section in
+            [&schema::HOST, &schema::API, &schema::ENGINE, &schema::RELOCATION, &schema::MIGRATION]
+        {
+            for key in section.keys {
+                assert!(page.contains(&format!("### `{}`", key.name)), "{}", key.name);
+                assert!(key.about.ends_with('.') && !key.default.is_empty(), "{}", key.name);
+            }
+        }
+        let example = schema::INTRO.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+        assert!(read(example).is_ok());
+    }
 }

@@ -114,6 +114,16 @@ pub enum OnMiss {
     Postcopy,
 }
 
+impl OnMiss {
+    /// The words for it, in files and on the command line.
+    pub const WORDS: [(&str, OnMiss); 4] = [
+        ("cancel", OnMiss::Cancel),
+        ("pause", OnMiss::Pause),
+        ("throttle", OnMiss::Throttle),
+        ("postcopy", OnMiss::Postcopy),
+    ];
+}
+
 impl Default for Bargain {
     fn default() -> Self {
         Self {

@@ -56,6 +56,31 @@ impl Bytes {
     }
 }
 
+/// Why a rate was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a rate; write a number with a unit: `100 MiB/s`, `1 Gbit/s`")]
+pub struct RateError {
+    pub text: String,
+}
+
+/// Reads `100 MB/s`, `64 MiB`, `1 Gbit/s` as bytes a second; bits are always decimal.
+pub fn parse_rate(text: &str) -> Result<Bytes, RateError> {
+    let wrong = || RateError { text: text.to_owned() };
+    let amount = text.trim().trim_end_matches("/s");
+    let Some(bits) = amount.strip_suffix("bit") else {
+        return Bytes::parse(amount).map_err(|_| wrong());
+    };
+    let number = bits.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: u64 = match &bits[number.len()..] {
+        "k" | "K" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.trim().parse().map_err(|_| wrong())?;
+    number.checked_mul(factor).map(|bits| Bytes(bits / 8)).ok_or_else(wrong)
+}
+
 /// Why a duration was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a duration; write a number with a unit: `300 ms`, `90s`, `10m`, `2h`")]
@@ -181,6 +206,17 @@ mod tests {
         check(1 << 30, "1 GiB");
         check(3 << 29, "1536 MiB");
         check(1025, "1025 B");
+    }
+
+    #[test]
+    fn rates_are_read() {
+        let check = |text, expected| assert_eq!(parse_rate(text).map(|b| b.0).ok(), expected);
+        check("100 MB/s", Some(100_000_000));
+        check("64MiB", Some(64 << 20));
+        check("1 Gbit/s", Some(125_000_000));
+        check("100Mbit", Some(12_500_000));
+        check("5bit", None);
+        check("fast", None);
     }
 
     #[test]

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! The keys of `whimbrel.toml`. The reader refuses every other, and the reference page prints them.
+
+use crate::text_file::{Key, Section};
+
+pub(super) const INTRO: &str = r#"
+The daemon reads `/etc/whimbrel/whimbrel.toml`, or what `--config` names; without a file everything
+has its default. `systemctl reload whimbrel` applies a change; guests never notice. A key that is not
+listed here is refused.
+
+```toml
+[host]
+name = "alpha"
+
+[relocation]
+enabled = true
+hosts_allow = ["beta", "192.168.7.*"]
+allow_paths = ["/xen"]
+allow_bridges = ["br0"]
+```
+"#;
+
+pub(super) static TOP: Section = Section {
+    header: "",
+    about: "Only tables stand here.",
+    keys: &[
+        Key { name: "host", value: "", default: "", about: "" },
+        Key { name: "api", value: "", default: "", about: "" },
+        Key { name: "engine", value: "", default: "", about: "" },
+        Key { name: "relocation", value: "", default: "", about: "" },
+        Key { name: "migration", value: "", default: "", about: "" },
+    ],
+};
+
+pub(super) static HOST: Section = Section {
+    header: "[host]",
+    about: "The host itself.",
+    keys: &[
+        Key {
+            name: "name",
+            value: "letters, digits, `.`, `_` and `-`; at most 63 bytes",
+            default: "the machine's host name",
+            about: "The name that other hosts know this one by.",
+        },
+        Key {
+            name: "state_dir",
+            value: "a path",
+            default: "`\"/var/lib/whimbrel\"`",
+            about: "Where everything is kept that the daemon must remember. Several daemons can live \
+                    on one machine, each with its own.",
+        },
+        Key {
+            name: "host_min_memory",
+            value: "a size",
+            default: "`\"256 MiB\"`",
+            about: "Memory that the host keeps for itself: no guest is started or accepted that would \
+                    leave less free. What xend called `dom0-min-mem`.",
+        },
+    ],
+};
+
+pub(super) static API: Section = Section {
+    header: "[api]",
+    about: "How the commands talk to the daemon.",
+    keys: &[
+        Key {
+            name: "socket",
+            value: "a path",
+            default: "`api.sock` in the state directory",
+            about: "The unix socket of the API.",
+        },
+        Key {
+            name: "group",
+            value: "a group",
+            default: "`\"whimbrel\"`; where it does not exist, only root may use the socket",
+            about: "The group whose members may use the socket, and with it every guest.",
+        },
+    ],
+};
+
+pub(super) static ENGINE: Section = Section {
+    header: "[engine]",
+    about: "What runs the guests.",
+    keys: &[
+        Key {
+            name: "user",
+            value: "a user",
+            default: "`\"whimbrel\"`",
+            about: "The unprivileged user that QEMU runs as. Disks of guests must be open to it.",
+        },
+        Key {
+            name: "qemu",
+            value: "a path",
+            default: "`qemu-system-x86_64`, looked for in `PATH`",
+            about: "The QEMU to use.",
+        },
+        Key {
+            name: "accelerator",
+            value: "`\"auto\"`, `\"kvm\"` or `\"tcg\"`",
+            default: "`\"auto\"`: KVM where `/dev/kvm` opens and the processor has `vmx` or `svm`, else TCG",
+            about: "Whether guests use the processor's virtualisation or are emulated.",
+        },
+    ],
+};
+
+pub(super) static RELOCATION: Section = Section {
+    header: "[relocation]",
+    about: "Whether guests may come here from other hosts, from which, and what they may bring. Only \
+            paired hosts are ever listened to; these settings come on top.",
+    keys: &[
+        Key {
+            name: "enabled",
+            value: "`true` or `false`",
+            default: "`false`",
+            about: "Whether this host takes part in migrations. Without it the port is closed. \
+                    `whimbrel relocation enable` sets it without a restart.",
+        },
+        Key {
+            name: "address",
+            value: "an IP address of this host",
+            default: "`\"0.0.0.0\"`: all IPv4 addresses; `\"::\"` is all addresses",
+            about: "Where the daemon listens for other hosts.",
+        },
+        Key {
+            name: "port",
+            value: "a number from 1 to 65535",
+            default: "`8002`, as with xend",
+            about: "The TCP port for other hosts. The firewall must let it in.",
+        },
+        Key {
+            name: "hosts_allow",
+            value: "a list of patterns, or one string of them with spaces between, as with xend",
+            default: "empty: every paired host",
+            about: "Which paired hosts may send guests. A pattern is a name, an address, a network \
+                    (`192.168.7.0/24`), a name or address with `*` and `?`, or, where it begins with \
+                    `^`, a regular expression. It is compared with the name the host was paired under \
+                    and with the address it calls from.",
+        },
+        Key {
+            name: "allow_paths",
+            value: "a list of folders and of `nfs://server/export` addresses",
+            default: "empty: none",
+            about: "Where disks, kernels and ramdisks of an arriving guest may lie; symbolic links are \
+                    resolved first. `[\"/\"]` allows every path.",
+        },
+        Key {
+            name: "allow_bridges",
+            value: "a list of bridges",
+            default: "empty: none",
+            about: "Which bridges an arriving guest may join. `[\"*\"]` allows every bridge.",
+        },
+        Key {
+            name: "bandwidth",
+            value: "a rate: `\"100 MiB/s\"`, `\"1 Gbit/s\"`",
+            default: "as much as fits",
+            about: "What all migrations that leave this host may use together.",
+        },
+        Key {
+            name: "network",
+            value: "a network: `\"192.168.7.0/24\"`",
+            default: "none: any address that answers",
+            about: "The network for migrations: other hosts are reached by their address in it, where \
+                    they have one.",
+        },
+    ],
+};
+
+pub(super) static MIGRATION: Section = Section {
+    header: "[migration]",
+    about: "What a migration aims at where the command does not say.",
+    keys: &[
+        Key {
+            name: "max_pause",
+            value: "a duration: `\"300 ms\"`",
+            default: "`\"300 ms\"`",
+            about: "The longest time that the guest may stand still.",
+        },
+        Key {
+            name: "deadline",
+            value: "a duration: `\"30m\"`",
+            default: "`\"30m\"`",
+            about: "The longest time that a migration may take.",
+        },
+        Key {
+            name: "max_slowdown",
+            value: "a number from 0 to 99, in percent",
+            default: "`0`",
+            about: "How much the guest may be slowed down to be caught up with.",
+        },
+        Key {
+            name: "on_miss",
+            value: "`\"cancel\"`, `\"pause\"`, `\"throttle\"` or `\"postcopy\"`",
+            default: "`\"cancel\"`",
+            about: "What happens when the bargain cannot be kept.",
+        },
+    ],
+};
