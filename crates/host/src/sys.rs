@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "system calls without a safe wrapper")]
 
 use nix::libc;
+use std::io;
 use std::os::fd::RawFd;
 
 nix::ioctl_read!(fs_ioc_getflags, b'f', 1, libc::c_long);
@@ -21,4 +22,25 @@ pub(crate) fn add_inode_flags(file: RawFd, flags: u32) {
     value |= libc::c_long::from(flags);
     // SAFETY: the kernel only reads from `value`, which outlives the call.
     let _ = unsafe { fs_ioc_setflags(file, &raw const value) };
+}
+
+nix::ioctl_write_ptr_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
+
+/// Makes an open `/dev/net/tun` the tap of this name.
+pub(crate) fn set_tap(tun: RawFd, name: &str, flags: libc::c_int) -> io::Result<()> {
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: an `ifreq` of zeros is valid: it has only integers, arrays and a union of them.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    // The flags are 16 bits; the highest is the sign of what C calls a `short`.
+    let [low, high, ..] = flags.to_le_bytes();
+    request.ifr_ifru.ifru_flags = i16::from_le_bytes([low, high]);
+    // SAFETY: the kernel reads and writes only the request, which outlives the call, and whose
+    // name ends with a zero.
+    unsafe { tun_set_iff(tun, &raw const request) }?;
+    Ok(())
 }

@@ -64,7 +64,7 @@ fn guests_come_and_go() {
         desired: Desired::Stopped,
         ..added
     };
-    assert_eq!(tables.guests().unwrap(), [expected.clone()]);
+    assert_eq!(tables.guests().unwrap(), std::slice::from_ref(&expected));
     tables.add_guest(&guest(2, "web1")).unwrap();
     assert!(matches!(tables.update_guest(&guest(2, "web9")), Err(StoreError::NameTaken { .. })));
     assert!(matches!(tables.update_guest(&guest(3, "new")), Err(StoreError::NoGuest { .. })));

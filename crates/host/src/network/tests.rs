@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Taps and bridges of the real kernel, in a network namespace that belongs to the test's thread
+//! and goes with it. Without root there is no such namespace, and the tests say that they skip.
+
+use super::*;
+use nix::sched::{CloneFlags, unshare};
+use rtnetlink::LinkBridge;
+use whimbrel_model::id::LocalId;
+
+const TAP: TapName = TapName { guest: LocalId(7), index: 0 };
+
+/// Returns the network of a fresh namespace with two bridges: `br0` of MTU 1400, and `br1`, down.
+async fn own_network() -> Option<Network> {
+    if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+        println!("SKIPPED: a network namespace of its own needs root");
+        return None;
+    }
+    let network = Network::open().unwrap();
+    let links = || network.handle.link();
+    links().add(LinkBridge::new("br0").mtu(1400).up().build()).execute().await.unwrap();
+    links().add(LinkBridge::new("br1").down().build()).execute().await.unwrap();
+    Some(network)
+}
+
+/// Bridges are told from other links, and one that is missing is named with those there are.
+#[tokio::test]
+async fn bridges_are_listed() {
+    let Some(network) = own_network().await else { return };
+    let bridges = network.bridges().await.unwrap();
+    let seen: Vec<_> =
+        bridges.iter().map(|b| (b.name.as_str(), b.mtu, b.is_up, b.has_stp)).collect();
+    assert_eq!(seen, [("br0", 1400, true, false), ("br1", 1500, false, false)]);
+
+    let missing = network.bridge("xenbr0").await.unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        "there is no bridge `xenbr0` on this host, which has `br0`, `br1`"
+    );
+    assert_eq!(missing.code(), "network/no-bridge");
+}
+
+/// The life of a tap: made with the bridge's MTU and on no bridge, attached (twice), moved, taken
+/// off (twice), and gone when its descriptor is closed, without anybody deleting it.
+#[tokio::test]
+async fn a_tap_lives_as_long_as_its_descriptor() {
+    let Some(network) = own_network().await else { return };
+    assert_eq!(network.taps().await.unwrap(), []);
+    let descriptor = network.create_tap(TAP, "br0").await.unwrap();
+    assert_eq!(network.taps().await.unwrap(), [TAP]);
+    assert_eq!(network.bridge_of(TAP).await.unwrap(), None);
+    let links = network.links().await.unwrap();
+    let tap = links.iter().find(|link| link_name(link) == Some("wb7n0")).unwrap();
+    assert!(tap.attributes.contains(&LinkAttribute::Mtu(1400)));
+    assert!(tap.header.flags.contains(LinkFlags::Up));
+
+    for bridge in ["br0", "br0", "br1"] {
+        network.attach(TAP, bridge).await.unwrap();
+        assert_eq!(network.bridge_of(TAP).await.unwrap().as_deref(), Some(bridge));
+    }
+    for _ in 0..2 {
+        network.detach(TAP).await.unwrap();
+        assert_eq!(network.bridge_of(TAP).await.unwrap(), None);
+    }
+
+    // The daemon's copy is closed, the engine's keeps the tap.
+    let engine = descriptor.try_clone().unwrap();
+    drop(descriptor);
+    assert_eq!(network.taps().await.unwrap(), [TAP]);
+    drop(engine);
+    assert_eq!(network.taps().await.unwrap(), []);
+    network.detach(TAP).await.unwrap();
+    assert!(matches!(network.attach(TAP, "br0").await, Err(NetworkError::NoLink { .. })));
+}
+
+/// A tap that somebody else holds is not taken over, and one can be deleted under its holder.
+#[tokio::test]
+async fn a_taken_tap_is_refused_and_a_leftover_deleted() {
+    let Some(network) = own_network().await else { return };
+    let _held = network.create_tap(TAP, "br0").await.unwrap();
+    assert!(matches!(network.create_tap(TAP, "br0").await, Err(NetworkError::Taken { .. })));
+    network.delete(TAP).await.unwrap();
+    network.delete(TAP).await.unwrap();
+    assert_eq!(network.taps().await.unwrap(), []);
+    network.create_tap(TAP, "br0").await.unwrap();
+}
+
+/// A tap asked for on a bridge that is not there leaves nothing behind.
+#[tokio::test]
+async fn no_bridge_no_tap() {
+    let Some(network) = own_network().await else { return };
+    let made = network.create_tap(TAP, "nowhere").await;
+    assert!(matches!(made, Err(NetworkError::NoBridge { .. })));
+    assert_eq!(network.taps().await.unwrap(), []);
+}
