@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! How a migration's bytes stand, as its carrying process sees it.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What a carrying process says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// In the order they were opened.
+    pub channels: Vec<ChannelStatus>,
+    /// Every channel that was announced has ended in both directions.
+    pub is_finished: bool,
+    /// Why the attempt is over before its end: a cut link, unequal digests.
+    pub problem: Option<String>,
+    /// How long no byte has passed in any direction of any channel.
+    pub idle: Duration,
+    /// The round trip to the other carrying process, without queues.
+    pub round_trip: Option<Duration>,
+}
+
+/// One channel of the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelStatus {
+    /// Both engines and both carrying processes are connected.
+    pub is_connected: bool,
+    /// From the engine here to the engine there.
+    pub outgoing: Flow,
+    /// From the engine there to the engine here.
+    pub incoming: Flow,
+}
+
+/// One direction of one channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Bytes of the engine: taken from it here (outgoing), or come from the other side (incoming).
+    pub bytes: u64,
+    /// Those of them that the receiving engine has accepted.
+    pub accepted_bytes: u64,
+    /// What it took on the wire, before encryption: frames, and acknowledgements that travel with
+    /// them.
+    pub wire_bytes: u64,
+    pub end: Option<End>,
+}
+
+/// How a direction has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The sending engine has closed it, the receiving engine has accepted every byte, and the
+    /// BLAKE3 of all of them is the same on both sides.
+    Complete { digest: [u8; 32] },
+    /// The receiving engine wants no more of it.
+    Stopped,
+}
+
+impl Status {
+    /// Returns whether everything that any engine has sent has arrived, complete and equal.
+    pub fn is_complete(&self) -> bool {
+        let complete = |flow: &Flow| matches!(flow.end, Some(End::Complete { .. }));
+        self.is_finished
+            && self.problem.is_none()
+            && self.channels.iter().all(|c| complete(&c.outgoing) && complete(&c.incoming))
+    }
+
+    /// Returns whether everything the engine here has sent has arrived, complete and equal.
+    pub fn has_sent_everything(&self) -> bool {
+        self.problem.is_none()
+            && !self.channels.is_empty()
+            && self.channels.iter().all(|c| matches!(c.outgoing.end, Some(End::Complete { .. })))
+    }
+
+    /// Returns whether everything the engine there has sent has arrived, complete and equal.
+    pub fn has_received_everything(&self) -> bool {
+        self.problem.is_none()
+            && !self.channels.is_empty()
+            && self.channels.iter().all(|c| matches!(c.incoming.end, Some(End::Complete { .. })))
+    }
+
+    /// Returns the bytes the engine here has sent, and what they took on the wire.
+    pub fn sent(&self) -> (u64, u64) {
+        self.channels.iter().fold((0, 0), |(bytes, wire), channel| {
+            (bytes + channel.outgoing.bytes, wire + channel.outgoing.wire_bytes)
+        })
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(&Raw::from(self)).expect("these types are JSON")
+    }
+
+    pub(super) fn from_json(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice::<Raw>(text).map(Status::from)
+    }
+}
+
+/// The JSON of the control socket and of the status file.
+#[derive(Serialize, Deserialize)]
+struct Raw {
+    channels: Vec<RawChannel>,
+    is_finished: bool,
+    problem: Option<String>,
+    idle_ms: u64,
+    round_trip_us: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawChannel {
+    is_connected: bool,
+    outgoing: RawFlow,
+    incoming: RawFlow,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawFlow {
+    bytes: u64,
+    accepted_bytes: u64,
+    wire_bytes: u64,
+    end: Option<RawEnd>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RawEnd {
+    Complete { digest: [u8; 32] },
+    Stopped,
+}
+
+impl From<&Status> for Raw {
+    fn from(status: &Status) -> Self {
+        let flow = |flow: &Flow| RawFlow {
+            bytes: flow.bytes,
+            accepted_bytes: flow.accepted_bytes,
+            wire_bytes: flow.wire_bytes,
+            end: flow.end.map(|end| match end {
+                End::Complete { digest } => RawEnd::Complete { digest },
+                End::Stopped => RawEnd::Stopped,
+            }),
+        };
+        let channel = |channel: &ChannelStatus| RawChannel {
+            is_connected: channel.is_connected,
+            outgoing: flow(&channel.outgoing),
+            incoming: flow(&channel.incoming),
+        };
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Raw {
+            channels: status.channels.iter().map(channel).collect(),
+            is_finished: status.is_finished,
+            problem: status.problem.clone(),
+            idle_ms: u64::try_from(status.idle.as_millis()).unwrap_or(u64::MAX),
+            round_trip_us: status.round_trip.map(micros),
+        }
+    }
+}
+
+impl From<Raw> for Status {
+    fn from(raw: Raw) -> Self {
+        let flow = |flow: RawFlow| Flow {
+            bytes: flow.bytes,
+            accepted_bytes: flow.accepted_bytes,
+            wire_bytes: flow.wire_bytes,
+            end: flow.end.map(|end| match end {
+                RawEnd::Complete { digest } => End::Complete { digest },
+                RawEnd::Stopped => End::Stopped,
+            }),
+        };
+        let channel = |channel: RawChannel| ChannelStatus {
+            is_connected: channel.is_connected,
+            outgoing: flow(channel.outgoing),
+            incoming: flow(channel.incoming),
+        };
+        Status {
+            channels: raw.channels.into_iter().map(channel).collect(),
+            is_finished: raw.is_finished,
+            problem: raw.problem,
+            idle: Duration::from_millis(raw.idle_ms),
+            round_trip: raw.round_trip_us.map(Duration::from_micros),
+        }
+    }
+}

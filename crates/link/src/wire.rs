@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! What hosts may say to each other, checked.
+//!
+//! The types of this module are what the rest of the program sees; the generated ones stay in
+//! `proto`. Whatever comes from a peer passes through a conversion here, and each text and list
+//! has a limit of its own below that of the frame.
+
+use crate::proto;
+use std::time::Duration;
+use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId, HostName};
+use whimbrel_model::problem::{Kind, Problem};
+use whimbrel_model::units::Bytes;
+
+pub(crate) mod convert;
+mod handoff;
+
+/// The versions of the peer protocol this program speaks.
+pub const VERSIONS: std::ops::RangeInclusive<u32> = 1..=1;
+
+/// Longest definition of a guest, in bytes of TOML.
+pub const DEFINITION_BYTES_MAX: usize = 256 << 10;
+/// Longest JSON document: a passport, facts, a list of guests, a line of the log.
+pub const DOCUMENT_BYTES_MAX: usize = 768 << 10;
+/// Longest text of a problem.
+pub const TEXT_BYTES_MAX: usize = 16 << 10;
+/// Most data channels a migration may have.
+pub const CHANNELS_MAX: u32 = 64;
+
+/// Who speaks, and in which versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    pub version_min: u32,
+    pub version_max: u32,
+    /// For people: `whimbrel 0.1.0`.
+    pub software: String,
+    pub host_name: HostName,
+}
+
+impl Hello {
+    /// The hello of this program on the host `host_name`.
+    pub fn ours(host_name: HostName) -> Self {
+        Self {
+            version_min: *VERSIONS.start(),
+            version_max: *VERSIONS.end(),
+            software: concat!("whimbrel ", env!("CARGO_PKG_VERSION")).to_owned(),
+            host_name,
+        }
+    }
+
+    /// Returns the highest version both speak.
+    pub fn common_version(&self, other: &Hello) -> Option<u32> {
+        let highest = self.version_max.min(other.version_max);
+        (highest >= self.version_min.max(other.version_min)).then_some(highest)
+    }
+}
+
+/// What one host asks of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    Ping,
+    Facts(FactsQuery),
+    WhoOwns(WhoOwns),
+    Handoff(Opening),
+    Define(Definition),
+    Log(LogQuery),
+    Guests,
+    Console(ConsoleQuery),
+    /// The peer has forgotten this host.
+    Unpair,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FactsQuery {
+    /// TOML.
+    pub definition: String,
+    /// JSON; empty where the guest has no passport yet.
+    pub passport: Vec<u8>,
+    /// What to look at: JSON of the plan's wire format.
+    pub probes: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WhoOwns {
+    pub guest: GuestId,
+    pub handoff: Option<HandoffId>,
+}
+
+/// What a host's own ownership record says about a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerAnswer {
+    /// Never heard of it. Not a refusal.
+    NoRecord,
+    Mine {
+        epoch: Epoch,
+        has_engine: bool,
+    },
+    Gave {
+        epoch: Epoch,
+        to: HostId,
+    },
+    Moving {
+        epoch: Epoch,
+        handoff: HandoffId,
+        is_source: bool,
+    },
+    /// There is a record, and it cannot be read.
+    Unreadable,
+}
+
+/// A stopped guest's definition on its way to another host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    pub guest: GuestId,
+    pub epoch: Epoch,
+    pub definition: String,
+    /// JSON; empty where there is none yet.
+    pub passport: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogQuery {
+    /// None: every guest's and the host's own.
+    pub guest: Option<GuestId>,
+    /// Unix time in milliseconds; 0 is the beginning.
+    pub since_ms: u64,
+    pub follow: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsoleQuery {
+    pub guest: GuestId,
+    /// Take the keyboard from whoever has it.
+    pub takes_over: bool,
+}
+
+/// Opens the conversation about a handoff, or takes it up again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    pub handoff: HandoffId,
+    pub guest: GuestId,
+    /// The epoch that is offered.
+    pub epoch: Epoch,
+    /// None where the conversation is taken up again after a lost connection.
+    pub offer: Option<Offer>,
+}
+
+/// What the target needs to start the guest's engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// TOML.
+    pub definition: String,
+    /// JSON.
+    pub passport: Vec<u8>,
+    pub channels: u32,
+    pub is_compressed: bool,
+    pub is_stop_and_copy: bool,
+    /// Bytes a second; none: no limit.
+    pub bandwidth: Option<Bytes>,
+    pub pause_max: Duration,
+    /// What else both have agreed on: JSON, may be empty.
+    pub extra: Vec<u8>,
+}
+
+/// How a host is, in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    pub software: String,
+    /// For people: `QEMU 7.2.22, TCG`.
+    pub engine: String,
+    pub memory_free: Bytes,
+    pub memory_total: Bytes,
+    pub guest_count: u32,
+}
+
+/// What a host answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Response {
+    Problem(Problem),
+    Status(PeerStatus),
+    Document(Vec<u8>),
+    Owner(OwnerAnswer),
+    Done,
+    Line(Vec<u8>),
+}
+
+/// Why a message of a peer was not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("`{field}` is missing")]
+    Missing { field: &'static str },
+    #[error("`{field}` has {length} bytes, and at most {max} are allowed")]
+    TooLong { field: &'static str, length: usize, max: usize },
+    #[error("`{field}` has {length} bytes instead of {expected}")]
+    Length { field: &'static str, length: usize, expected: usize },
+    #[error("`{field}` is {found}, which is not allowed")]
+    Value { field: &'static str, found: String },
+}
+
+pub use handoff::HandoffFrame;

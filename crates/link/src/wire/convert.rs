@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Between the checked types and the generated ones.
+
+use super::handoff::epoch;
+use super::*;
+
+/// A checked type with a generated twin.
+pub(crate) trait Wire: Sized {
+    type Proto: prost::Message + Default;
+
+    fn to_proto(&self) -> Self::Proto;
+    fn from_proto(proto: Self::Proto) -> Result<Self, WireError>;
+}
+
+pub(super) fn text(field: &'static str, text: String, max: usize) -> Result<String, WireError> {
+    if text.len() > max {
+        return Err(WireError::TooLong { field, length: text.len(), max });
+    }
+    Ok(text)
+}
+
+pub(super) fn document(field: &'static str, bytes: Vec<u8>) -> Result<Vec<u8>, WireError> {
+    if bytes.len() > DOCUMENT_BYTES_MAX {
+        let (length, max) = (bytes.len(), DOCUMENT_BYTES_MAX);
+        return Err(WireError::TooLong { field, length, max });
+    }
+    Ok(bytes)
+}
+
+fn exactly<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], WireError> {
+    let wrong = |_| WireError::Length { field, length: bytes.len(), expected: N };
+    bytes.try_into().map_err(wrong)
+}
+
+pub(super) fn guest(bytes: &[u8]) -> Result<GuestId, WireError> {
+    Ok(GuestId(uuid::Uuid::from_bytes(exactly("guest", bytes)?)))
+}
+
+pub(super) fn handoff(bytes: &[u8]) -> Result<HandoffId, WireError> {
+    Ok(HandoffId(uuid::Uuid::from_bytes(exactly("handoff", bytes)?)))
+}
+
+pub(super) fn host(bytes: &[u8]) -> Result<HostId, WireError> {
+    Ok(HostId(exactly("host", bytes)?))
+}
+
+pub(crate) fn proof(bytes: &[u8]) -> Result<[u8; 32], WireError> {
+    exactly("proof", bytes)
+}
+
+pub(crate) fn host_name(name: String) -> Result<HostName, WireError> {
+    let found = name.clone();
+    HostName::new(name).map_err(|_| WireError::Value { field: "host_name", found })
+}
+
+pub(super) fn missing(field: &'static str) -> WireError {
+    WireError::Missing { field }
+}
+
+impl Wire for Hello {
+    type Proto = proto::Hello;
+
+    fn to_proto(&self) -> proto::Hello {
+        proto::Hello {
+            version_min: self.version_min,
+            version_max: self.version_max,
+            software: self.software.clone(),
+            host_name: self.host_name.to_string(),
+        }
+    }
+
+    fn from_proto(proto: proto::Hello) -> Result<Self, WireError> {
+        let proto::Hello { version_min, version_max, software, host_name: name } = proto;
+        if version_min == 0 || version_max < version_min {
+            let found = format!("{version_min} to {version_max}");
+            return Err(WireError::Value { field: "version", found });
+        }
+        Ok(Hello {
+            version_min,
+            version_max,
+            software: text("software", software, 200)?,
+            host_name: host_name(name)?,
+        })
+    }
+}
+
+impl Wire for Problem {
+    type Proto = proto::Problem;
+
+    fn to_proto(&self) -> proto::Problem {
+        let kind = match self.kind {
+            Kind::Refused => proto::ProblemKind::Refused,
+            Kind::Usage => proto::ProblemKind::Usage,
+            Kind::Failed => proto::ProblemKind::Failed,
+            Kind::InDoubt => proto::ProblemKind::InDoubt,
+        };
+        proto::Problem {
+            kind: kind.into(),
+            code: shorten(&self.code, 200),
+            text: shorten(&self.text, TEXT_BYTES_MAX),
+            remedy: shorten(&self.remedy, TEXT_BYTES_MAX),
+        }
+    }
+
+    fn from_proto(proto: proto::Problem) -> Result<Self, WireError> {
+        let kind = match proto.kind() {
+            proto::ProblemKind::Refused => Kind::Refused,
+            proto::ProblemKind::Usage => Kind::Usage,
+            proto::ProblemKind::Failed => Kind::Failed,
+            proto::ProblemKind::InDoubt => Kind::InDoubt,
+            proto::ProblemKind::Unspecified => {
+                let found = proto.kind.to_string();
+                return Err(WireError::Value { field: "problem.kind", found });
+            }
+        };
+        Ok(Problem {
+            kind,
+            code: text("problem.code", proto.code, 200)?,
+            text: text("problem.text", proto.text, TEXT_BYTES_MAX)?,
+            remedy: text("problem.remedy", proto.remedy, TEXT_BYTES_MAX)?,
+        })
+    }
+}
+
+/// A problem is never too long to be told.
+fn shorten(text: &str, max: usize) -> String {
+    text[..text.floor_char_boundary(max)].to_owned()
+}
+
+impl Wire for Request {
+    type Proto = proto::Request;
+
+    fn to_proto(&self) -> proto::Request {
+        use proto::request::Request as P;
+        let request = match self {
+            Request::Ping => P::Ping(proto::Ping {}),
+            Request::Facts(query) => P::Facts(proto::FactsQuery {
+                definition: query.definition.clone(),
+                passport: query.passport.clone(),
+                probes: query.probes.clone(),
+            }),
+            Request::WhoOwns(query) => P::WhoOwns(proto::WhoOwns {
+                guest: query.guest.0.as_bytes().to_vec(),
+                handoff: query.handoff.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default(),
+            }),
+            Request::Handoff(opening) => P::Handoff(opening.to_proto()),
+            Request::Define(moved) => P::Define(proto::Define {
+                guest: moved.guest.0.as_bytes().to_vec(),
+                epoch: moved.epoch.0,
+                definition: moved.definition.clone(),
+                passport: moved.passport.clone(),
+            }),
+            Request::Log(query) => P::Log(proto::LogQuery {
+                guest: query.guest.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default(),
+                since_ms: query.since_ms,
+                follow: query.follow,
+            }),
+            Request::Guests => P::Guests(proto::GuestsQuery {}),
+            Request::Console(query) => P::Console(proto::ConsoleQuery {
+                guest: query.guest.0.as_bytes().to_vec(),
+                takes_over: query.takes_over,
+            }),
+            Request::Unpair => P::Unpair(proto::Unpair {}),
+        };
+        proto::Request { request: Some(request) }
+    }
+
+    fn from_proto(proto: proto::Request) -> Result<Self, WireError> {
+        use proto::request::Request as P;
+        Ok(match proto.request.ok_or(missing("request"))? {
+            P::Ping(_) => Request::Ping,
+            P::Facts(query) => Request::Facts(FactsQuery {
+                definition: text("definition", query.definition, DEFINITION_BYTES_MAX)?,
+                passport: document("passport", query.passport)?,
+                probes: document("probes", query.probes)?,
+            }),
+            P::WhoOwns(query) => Request::WhoOwns(WhoOwns {
+                guest: guest(&query.guest)?,
+                handoff: some(&query.handoff).map(handoff).transpose()?,
+            }),
+            P::Handoff(opening) => Request::Handoff(Opening::from_proto(opening)?),
+            P::Define(moved) => Request::Define(Definition {
+                guest: guest(&moved.guest)?,
+                epoch: epoch(moved.epoch)?,
+                definition: text("definition", moved.definition, DEFINITION_BYTES_MAX)?,
+                passport: document("passport", moved.passport)?,
+            }),
+            P::Log(query) => Request::Log(LogQuery {
+                guest: some(&query.guest).map(guest).transpose()?,
+                since_ms: query.since_ms,
+                follow: query.follow,
+            }),
+            P::Guests(_) => Request::Guests,
+            P::Console(query) => Request::Console(ConsoleQuery {
+                guest: guest(&query.guest)?,
+                takes_over: query.takes_over,
+            }),
+            P::Unpair(_) => Request::Unpair,
+        })
+    }
+}
+
+/// Empty bytes stand for something that is not there.
+fn some(bytes: &[u8]) -> Option<&[u8]> {
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+impl Wire for Response {
+    type Proto = proto::Response;
+
+    fn to_proto(&self) -> proto::Response {
+        use proto::response::Response as P;
+        let response = match self {
+            Response::Problem(problem) => P::Problem(problem.to_proto()),
+            Response::Status(status) => P::Status(proto::PeerStatus {
+                software: status.software.clone(),
+                engine: status.engine.clone(),
+                memory_free_bytes: status.memory_free.0,
+                memory_total_bytes: status.memory_total.0,
+                guest_count: status.guest_count,
+            }),
+            Response::Document(json) => P::Document(proto::Document { json: json.clone() }),
+            Response::Owner(answer) => P::Owner(answer.to_proto()),
+            Response::Done => P::Done(proto::Done {}),
+            Response::Line(json) => P::Line(proto::Line { json: json.clone() }),
+        };
+        proto::Response { response: Some(response) }
+    }
+
+    fn from_proto(proto: proto::Response) -> Result<Self, WireError> {
+        use proto::response::Response as P;
+        Ok(match proto.response.ok_or(missing("response"))? {
+            P::Problem(problem) => Response::Problem(Problem::from_proto(problem)?),
+            P::Status(status) => Response::Status(PeerStatus {
+                software: text("software", status.software, 200)?,
+                engine: text("engine", status.engine, 200)?,
+                memory_free: Bytes(status.memory_free_bytes),
+                memory_total: Bytes(status.memory_total_bytes),
+                guest_count: status.guest_count,
+            }),
+            P::Document(found) => Response::Document(document("document", found.json)?),
+            P::Owner(answer) => Response::Owner(OwnerAnswer::from_proto(answer)?),
+            P::Done(_) => Response::Done,
+            P::Line(line) => Response::Line(document("line", line.json)?),
+        })
+    }
+}
+
+impl Wire for OwnerAnswer {
+    type Proto = proto::OwnerAnswer;
+
+    fn to_proto(&self) -> proto::OwnerAnswer {
+        use proto::owner_answer as p;
+        let answer = match *self {
+            OwnerAnswer::NoRecord => p::Answer::NoRecord(p::NoRecord {}),
+            OwnerAnswer::Mine { epoch, has_engine } => {
+                p::Answer::Mine(p::Mine { epoch: epoch.0, has_engine })
+            }
+            OwnerAnswer::Gave { epoch, to } => {
+                p::Answer::Gave(p::Gave { epoch: epoch.0, to: to.0.to_vec() })
+            }
+            OwnerAnswer::Moving { epoch, handoff, is_source } => p::Answer::Moving(p::Moving {
+                epoch: epoch.0,
+                handoff: handoff.0.as_bytes().to_vec(),
+                is_source,
+            }),
+            OwnerAnswer::Unreadable => p::Answer::Unreadable(p::Unreadable {}),
+        };
+        proto::OwnerAnswer { answer: Some(answer) }
+    }
+
+    fn from_proto(proto: proto::OwnerAnswer) -> Result<Self, WireError> {
+        use proto::owner_answer::Answer as P;
+        Ok(match proto.answer.ok_or(missing("answer"))? {
+            P::NoRecord(_) => OwnerAnswer::NoRecord,
+            P::Mine(mine) => {
+                OwnerAnswer::Mine { epoch: epoch(mine.epoch)?, has_engine: mine.has_engine }
+            }
+            P::Gave(gave) => OwnerAnswer::Gave { epoch: epoch(gave.epoch)?, to: host(&gave.to)? },
+            P::Moving(moving) => OwnerAnswer::Moving {
+                epoch: epoch(moving.epoch)?,
+                handoff: handoff(&moving.handoff)?,
+                is_source: moving.is_source,
+            },
+            P::Unreadable(_) => OwnerAnswer::Unreadable,
+        })
+    }
+}
+
+impl Wire for Opening {
+    type Proto = proto::HandoffOpening;
+
+    fn to_proto(&self) -> proto::HandoffOpening {
+        proto::HandoffOpening {
+            handoff: self.handoff.0.as_bytes().to_vec(),
+            guest: self.guest.0.as_bytes().to_vec(),
+            epoch: self.epoch.0,
+            offer: self.offer.as_ref().map(Wire::to_proto),
+        }
+    }
+
+    fn from_proto(proto: proto::HandoffOpening) -> Result<Self, WireError> {
+        Ok(Opening {
+            handoff: handoff(&proto.handoff)?,
+            guest: guest(&proto.guest)?,
+            epoch: epoch(proto.epoch)?,
+            offer: proto.offer.map(Offer::from_proto).transpose()?,
+        })
+    }
+}
+
+impl Wire for Offer {
+    type Proto = proto::HandoffOffer;
+
+    fn to_proto(&self) -> proto::HandoffOffer {
+        proto::HandoffOffer {
+            definition: self.definition.clone(),
+            passport: self.passport.clone(),
+            channels: self.channels,
+            is_compressed: self.is_compressed,
+            is_stop_and_copy: self.is_stop_and_copy,
+            bandwidth: self.bandwidth.map_or(0, |rate| rate.0),
+            pause_max_ms: u64::try_from(self.pause_max.as_millis()).unwrap_or(u64::MAX),
+            extra: self.extra.clone(),
+        }
+    }
+
+    fn from_proto(proto: proto::HandoffOffer) -> Result<Self, WireError> {
+        if !(1..=CHANNELS_MAX).contains(&proto.channels) {
+            let found = proto.channels.to_string();
+            return Err(WireError::Value { field: "channels", found });
+        }
+        Ok(Offer {
+            definition: text("definition", proto.definition, DEFINITION_BYTES_MAX)?,
+            passport: document("passport", proto.passport)?,
+            channels: proto.channels,
+            is_compressed: proto.is_compressed,
+            is_stop_and_copy: proto.is_stop_and_copy,
+            bandwidth: (proto.bandwidth != 0).then_some(Bytes(proto.bandwidth)),
+            pause_max: Duration::from_millis(proto.pause_max_ms),
+            extra: document("extra", proto.extra)?,
+        })
+    }
+}
