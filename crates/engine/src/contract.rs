@@ -90,6 +90,10 @@ pub trait Instance: Send + Sync {
     /// The process that is this guest.
     fn process(&self) -> Process;
 
+    /// Whether the guest may have executed an instruction under this engine. Survives a restart
+    /// of the daemon: an engine that received a guest and never ran it can still give it back.
+    fn has_run(&self) -> bool;
+
     /// What the guest is doing, by the engine's own word.
     async fn run_state(&self) -> Result<RunState, EngineError>;
 

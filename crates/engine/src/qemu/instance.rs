@@ -145,11 +145,6 @@ impl QemuInstance {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).name.clone()
     }
 
-    /// Whether the vCPUs may have run here.
-    pub(super) fn has_run(&self) -> bool {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).has_run
-    }
-
     /// Runs a command; an engine that is gone is quoted.
     pub(super) async fn execute(
         &self,
@@ -284,6 +279,10 @@ async fn keep_logs_short(instance: Weak<QemuInstance>) {
 impl Instance for QemuInstance {
     fn process(&self) -> Process {
         self.process.process()
+    }
+
+    fn has_run(&self) -> bool {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).has_run
     }
 
     async fn run_state(&self) -> Result<RunState, EngineError> {

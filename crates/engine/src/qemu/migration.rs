@@ -25,6 +25,7 @@ use super::instance::{QemuInstance, refused};
 use super::probe::{Version, capabilities};
 use super::qmp::Event;
 use super::record::remove_if_there;
+use crate::contract::Instance;
 use crate::contract::{ChannelEnd, Migration, MigrationOptions, PauseSteps, Progress, Tuning};
 use crate::error::EngineError;
 use serde::Deserialize;
