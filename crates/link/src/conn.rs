@@ -4,7 +4,7 @@
 //! One connection, one request, from either side.
 //!
 //! ```text
-//!   Dialer::connect -> Connection -> ping | facts | who_owns | define | guests | unpair
+//!   Dialer::connect -> Connection -> ping | facts | who_owns | guests | unpair
 //!                                    log -> Lines, console -> ByteStream, handoff -> HandoffStream
 //!   PeerStream -> Incoming::receive -> (Request, Responder) -> one answer, or one of the streams
 //! ```

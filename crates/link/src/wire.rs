@@ -9,6 +9,7 @@
 
 use crate::proto;
 use std::time::Duration;
+use whimbrel_handoff::ownership::Answer;
 use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId, HostName};
 use whimbrel_model::problem::{Kind, Problem};
 use whimbrel_model::units::Bytes;
@@ -63,7 +64,6 @@ pub enum Request {
     Facts(FactsQuery),
     WhoOwns(WhoOwns),
     Handoff(Opening),
-    Define(Definition),
     Log(LogQuery),
     Guests,
     Console(ConsoleQuery),
@@ -87,38 +87,6 @@ pub struct WhoOwns {
     pub handoff: Option<HandoffId>,
 }
 
-/// What a host's own ownership record says about a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnerAnswer {
-    /// Never heard of it. Not a refusal.
-    NoRecord,
-    Mine {
-        epoch: Epoch,
-        has_engine: bool,
-    },
-    Gave {
-        epoch: Epoch,
-        to: HostId,
-    },
-    Moving {
-        epoch: Epoch,
-        handoff: HandoffId,
-        is_source: bool,
-    },
-    /// There is a record, and it cannot be read.
-    Unreadable,
-}
-
-/// A stopped guest's definition on its way to another host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Definition {
-    pub guest: GuestId,
-    pub epoch: Epoch,
-    pub definition: String,
-    /// JSON; empty where there is none yet.
-    pub passport: Vec<u8>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogQuery {
     /// None: every guest's and the host's own.
@@ -133,6 +101,9 @@ pub struct ConsoleQuery {
     pub guest: GuestId,
     /// Take the keyboard from whoever has it.
     pub takes_over: bool,
+    pub is_read_only: bool,
+    /// How much of what was shown before to send first; none: as the host likes.
+    pub scrollback_bytes: Option<u32>,
 }
 
 /// Opens the conversation about a handoff, or takes it up again.
@@ -159,8 +130,8 @@ pub struct Offer {
     /// Bytes a second; none: no limit.
     pub bandwidth: Option<Bytes>,
     pub pause_max: Duration,
-    /// What else both have agreed on: JSON, may be empty.
-    pub extra: Vec<u8>,
+    /// The guest is forgotten when it stops.
+    pub is_transient: bool,
 }
 
 /// How a host is, in short.
@@ -180,7 +151,7 @@ pub(crate) enum Response {
     Problem(Problem),
     Status(PeerStatus),
     Document(Vec<u8>),
-    Owner(OwnerAnswer),
+    Owner(Answer),
     Done,
     Line(Vec<u8>),
 }

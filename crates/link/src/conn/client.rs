@@ -10,8 +10,7 @@ use crate::identity::Identity;
 use crate::tls::{self, HandshakeError, PeerStream};
 use crate::wire::convert::Wire;
 use crate::wire::{
-    ConsoleQuery, Definition, FactsQuery, Hello, LogQuery, Opening, OwnerAnswer, PeerStatus,
-    Request, Response, WhoOwns,
+    ConsoleQuery, FactsQuery, Hello, LogQuery, Opening, PeerStatus, Request, Response, WhoOwns,
 };
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -20,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use whimbrel_handoff::ownership::Answer;
 use whimbrel_model::id::{HostId, HostName};
 
 /// The next address is tried when the one before has not answered for this long.
@@ -178,20 +178,13 @@ impl Connection {
         }
     }
 
-    pub async fn who_owns(mut self, query: WhoOwns) -> Result<OwnerAnswer, RequestError> {
+    pub async fn who_owns(mut self, query: WhoOwns) -> Result<Answer, RequestError> {
         match self.ask(&Request::WhoOwns(query)).await? {
             Response::Owner(answer) => Ok(answer),
             _ => Err(self.off_topic()),
         }
     }
 
-    /// Gives a stopped guest's definition away. Once this returns, the peer has it durably.
-    pub async fn define(mut self, definition: Definition) -> Result<(), RequestError> {
-        let answer = self.ask(&Request::Define(definition)).await?;
-        self.expect_done(answer)
-    }
-
-    /// Returns the peer's guests as JSON.
     pub async fn guests(mut self) -> Result<Vec<u8>, RequestError> {
         match self.ask(&Request::Guests).await? {
             Response::Document(json) => Ok(json),

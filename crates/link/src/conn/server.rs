@@ -8,9 +8,10 @@ use super::{ByteStream, REQUEST_MAX};
 use crate::frame::{self, FRAME_BYTES_MAX, FrameError, FrameReader};
 use crate::tls::PeerStream;
 use crate::wire::convert::Wire;
-use crate::wire::{Hello, OwnerAnswer, PeerStatus, Request, Response, WireError};
+use crate::wire::{Hello, PeerStatus, Request, Response, WireError};
 use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
+use whimbrel_handoff::ownership::Answer;
 use whimbrel_model::id::{HostId, HostName};
 use whimbrel_model::problem::{Kind, Problem};
 
@@ -118,7 +119,7 @@ impl Responder {
         self.last(&Response::Document(json)).await
     }
 
-    pub async fn owner(self, answer: OwnerAnswer) -> Result<(), FrameError> {
+    pub async fn owner(self, answer: Answer) -> Result<(), FrameError> {
         self.last(&Response::Owner(answer)).await
     }
 

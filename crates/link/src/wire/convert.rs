@@ -146,12 +146,6 @@ impl Wire for Request {
                 handoff: query.handoff.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default(),
             }),
             Request::Handoff(opening) => P::Handoff(opening.to_proto()),
-            Request::Define(moved) => P::Define(proto::Define {
-                guest: moved.guest.0.as_bytes().to_vec(),
-                epoch: moved.epoch.0,
-                definition: moved.definition.clone(),
-                passport: moved.passport.clone(),
-            }),
             Request::Log(query) => P::Log(proto::LogQuery {
                 guest: query.guest.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default(),
                 since_ms: query.since_ms,
@@ -161,6 +155,8 @@ impl Wire for Request {
             Request::Console(query) => P::Console(proto::ConsoleQuery {
                 guest: query.guest.0.as_bytes().to_vec(),
                 takes_over: query.takes_over,
+                is_read_only: query.is_read_only,
+                scrollback_bytes: query.scrollback_bytes,
             }),
             Request::Unpair => P::Unpair(proto::Unpair {}),
         };
@@ -181,12 +177,6 @@ impl Wire for Request {
                 handoff: some(&query.handoff).map(handoff).transpose()?,
             }),
             P::Handoff(opening) => Request::Handoff(Opening::from_proto(opening)?),
-            P::Define(moved) => Request::Define(Definition {
-                guest: guest(&moved.guest)?,
-                epoch: epoch(moved.epoch)?,
-                definition: text("definition", moved.definition, DEFINITION_BYTES_MAX)?,
-                passport: document("passport", moved.passport)?,
-            }),
             P::Log(query) => Request::Log(LogQuery {
                 guest: some(&query.guest).map(guest).transpose()?,
                 since_ms: query.since_ms,
@@ -196,6 +186,8 @@ impl Wire for Request {
             P::Console(query) => Request::Console(ConsoleQuery {
                 guest: guest(&query.guest)?,
                 takes_over: query.takes_over,
+                is_read_only: query.is_read_only,
+                scrollback_bytes: query.scrollback_bytes,
             }),
             P::Unpair(_) => Request::Unpair,
         })
@@ -241,32 +233,31 @@ impl Wire for Response {
                 guest_count: status.guest_count,
             }),
             P::Document(found) => Response::Document(document("document", found.json)?),
-            P::Owner(answer) => Response::Owner(OwnerAnswer::from_proto(answer)?),
+            P::Owner(answer) => Response::Owner(Answer::from_proto(answer)?),
             P::Done(_) => Response::Done,
             P::Line(line) => Response::Line(document("line", line.json)?),
         })
     }
 }
 
-impl Wire for OwnerAnswer {
+impl Wire for Answer {
     type Proto = proto::OwnerAnswer;
 
     fn to_proto(&self) -> proto::OwnerAnswer {
         use proto::owner_answer as p;
         let answer = match *self {
-            OwnerAnswer::NoRecord => p::Answer::NoRecord(p::NoRecord {}),
-            OwnerAnswer::Mine { epoch, has_engine } => {
-                p::Answer::Mine(p::Mine { epoch: epoch.0, has_engine })
-            }
-            OwnerAnswer::Gave { epoch, to } => {
-                p::Answer::Gave(p::Gave { epoch: epoch.0, to: to.0.to_vec() })
-            }
-            OwnerAnswer::Moving { epoch, handoff, is_source } => p::Answer::Moving(p::Moving {
+            Answer::NoRecord => p::Answer::NoRecord(p::NoRecord {}),
+            Answer::Owner { owner, epoch, consumed } => p::Answer::Owner(p::Owner {
+                host: owner.0.to_vec(),
                 epoch: epoch.0,
-                handoff: handoff.0.as_bytes().to_vec(),
-                is_source,
+                consumed: consumed.0,
             }),
-            OwnerAnswer::Unreadable => p::Answer::Unreadable(p::Unreadable {}),
+            Answer::Moving { from, to, epoch } => p::Answer::Moving(p::Moving {
+                from: from.0.to_vec(),
+                to: to.0.to_vec(),
+                epoch: epoch.0,
+            }),
+            Answer::Damaged => p::Answer::Damaged(p::Damaged {}),
         };
         proto::OwnerAnswer { answer: Some(answer) }
     }
@@ -274,17 +265,18 @@ impl Wire for OwnerAnswer {
     fn from_proto(proto: proto::OwnerAnswer) -> Result<Self, WireError> {
         use proto::owner_answer::Answer as P;
         Ok(match proto.answer.ok_or(missing("answer"))? {
-            P::NoRecord(_) => OwnerAnswer::NoRecord,
-            P::Mine(mine) => {
-                OwnerAnswer::Mine { epoch: epoch(mine.epoch)?, has_engine: mine.has_engine }
-            }
-            P::Gave(gave) => OwnerAnswer::Gave { epoch: epoch(gave.epoch)?, to: host(&gave.to)? },
-            P::Moving(moving) => OwnerAnswer::Moving {
-                epoch: epoch(moving.epoch)?,
-                handoff: handoff(&moving.handoff)?,
-                is_source: moving.is_source,
+            P::NoRecord(_) => Answer::NoRecord,
+            P::Owner(owner) => Answer::Owner {
+                owner: host(&owner.host)?,
+                epoch: epoch(owner.epoch)?,
+                consumed: epoch(owner.consumed)?,
             },
-            P::Unreadable(_) => OwnerAnswer::Unreadable,
+            P::Moving(moving) => Answer::Moving {
+                from: host(&moving.from)?,
+                to: host(&moving.to)?,
+                epoch: epoch(moving.epoch)?,
+            },
+            P::Damaged(_) => Answer::Damaged,
         })
     }
 }
@@ -323,7 +315,7 @@ impl Wire for Offer {
             is_stop_and_copy: self.is_stop_and_copy,
             bandwidth: self.bandwidth.map_or(0, |rate| rate.0),
             pause_max_ms: u64::try_from(self.pause_max.as_millis()).unwrap_or(u64::MAX),
-            extra: self.extra.clone(),
+            is_transient: self.is_transient,
         }
     }
 
@@ -340,7 +332,7 @@ impl Wire for Offer {
             is_stop_and_copy: proto.is_stop_and_copy,
             bandwidth: (proto.bandwidth != 0).then_some(Bytes(proto.bandwidth)),
             pause_max: Duration::from_millis(proto.pause_max_ms),
-            extra: document("extra", proto.extra)?,
+            is_transient: proto.is_transient,
         })
     }
 }
