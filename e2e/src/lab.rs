@@ -102,6 +102,12 @@ impl Lab {
         &self.remains.directory
     }
 
+    /// What this lab's namespaces are called by.
+    pub fn prefix(&self) -> &str {
+        let [lan, ..] = &self.remains.namespaces;
+        lan.strip_suffix("-lan").expect("namespaces are named after their lab")
+    }
+
     /// Leaves everything standing when this process ends.
     pub fn keep(&mut self) {
         self.is_kept = true;

@@ -16,6 +16,7 @@ pub mod image;
 pub mod lab;
 pub mod qemu;
 pub mod runner;
+pub mod scene;
 pub mod setting;
 pub mod stories;
 pub mod witness;

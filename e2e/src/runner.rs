@@ -111,6 +111,8 @@ fn run_one(story: &Story, log: &PathBuf) -> Result<Outcome> {
     let output = File::create(log)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["tell", story.name]).stdin(Stdio::null());
+    // Errors here say where they come from; a backtrace of the runner says nothing.
+    command.env("RUST_LIB_BACKTRACE", "0");
     let mut child = command.stdout(output.try_clone()?).stderr(output).spawn()?;
     let Some(status) = wait(&mut child, STORY_PATIENCE)? else {
         end(&mut child)?;

@@ -3,7 +3,12 @@
 
 //! The stories: each a test that reads as what happens to a guest.
 
+mod crash;
 mod image;
+mod lab;
+mod life;
+mod migrate;
+mod walkthrough;
 
 use crate::setting::Setting;
 use anyhow::Result;
@@ -37,5 +42,36 @@ macro_rules! stories {
 
 /// All stories, in the order in which they are told.
 pub const STORIES: &[Story] = stories! {
+    lab {
+        hosts_are_hosts,
+        the_shared_directory_can_be_withheld,
+        wires_obey,
+        labs_coexist_and_leave_nothing,
+    }
     image { the_witness_boots_and_counts }
+    life {
+        from_create_to_rm,
+        guests_outlive_the_daemon,
+        the_console_is_there,
+        a_guest_ends_as_its_policies_say,
+        one_file_on_two_hosts,
+        lists_and_logs,
+    }
+    migrate {
+        there_and_back,
+        through_a_single_channel,
+        stop_and_copy,
+        a_paused_guest_arrives_paused,
+        a_stopped_guest_moves_its_definition,
+        two_at_once,
+        ctrl_c_cancels,
+        a_guest_that_ends_while_moving,
+    }
+    walkthrough { the_chapter_as_printed }
+    crash {
+        the_target_engine_is_killed,
+        the_target_daemon_is_killed,
+        the_source_daemon_is_killed,
+        the_wire_is_pulled,
+    }
 };

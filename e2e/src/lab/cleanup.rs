@@ -72,20 +72,23 @@ impl Remains {
 
     /// Returns the processes that live in the lab.
     pub fn processes(&self) -> Vec<Pid> {
-        let inode = |path: &Path| fs::metadata(path).map(|metadata| metadata.ino()).ok();
-        let ours: Vec<u64> =
-            self.namespaces.iter().filter_map(|name| inode(&namespace(name))).collect();
-        let here = inode(Path::new("/proc/self/ns/net"));
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|pid| {
-                let theirs = inode(Path::new(&format!("/proc/{pid}/ns/net")));
-                theirs != here && theirs.is_some_and(|inode| ours.contains(&inode))
-            })
-            .map(Pid::from_raw)
-            .collect()
+        processes_in(self.namespaces.iter().map(String::as_str))
     }
+}
+
+/// Returns the processes that live in named network namespaces.
+pub(super) fn processes_in<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Pid> {
+    let inode = |path: &Path| fs::metadata(path).map(|metadata| metadata.ino()).ok();
+    let ours: Vec<u64> = names.into_iter().filter_map(|name| inode(&namespace(name))).collect();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let theirs = inode(Path::new(&format!("/proc/{pid}/ns/net")));
+            theirs.is_some_and(|inode| ours.contains(&inode))
+        })
+        .map(Pid::from_raw)
+        .collect()
 }
 
 fn end(pid: Pid) {

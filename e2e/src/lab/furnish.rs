@@ -97,7 +97,11 @@ fn add_engine_user() -> Result<()> {
 }
 
 pub(super) fn see_shared(how: Share, shared: &Path) -> Result<()> {
-    umount2(SHARED, MntFlags::MNT_DETACH)?;
+    match umount2(SHARED, MntFlags::MNT_DETACH) {
+        // It was hidden already.
+        Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
+        Err(error) => return Err(error.into()),
+    }
     if how == Share::Hidden {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 
 //! One host: its files, its wire, its daemon, and the commands typed on it.
 
+use super::cleanup::processes_in;
 use super::furnish::{Share, prepare, see_shared};
 use super::process::{Ran, finish, wait_with_deadline};
 use super::{Place, Traffic, network};
@@ -140,11 +141,22 @@ impl Host {
 
     /// Types a command in its classic form, through the `xm` front.
     pub fn xm<S: AsRef<str>>(&self, arguments: &[S]) -> Result<Ran> {
-        let link = self.directory.join("xm");
+        let link = self.xm_link();
         if !link.exists() {
             std::os::unix::fs::symlink(&self.program, &link)?;
         }
         self.command(&link, arguments, "")
+    }
+
+    /// The link that makes the program take `xm`'s own syntax; [`Host::xm`] makes it.
+    pub fn xm_link(&self) -> PathBuf {
+        self.directory.join("xm")
+    }
+
+    /// Returns the ids of all processes that live on this host.
+    pub fn processes(&self) -> Vec<u32> {
+        let pids = processes_in([self.namespace.as_str()]);
+        pids.into_iter().filter_map(|pid| u32::try_from(pid.as_raw()).ok()).collect()
     }
 
     /// Runs any program on this host.

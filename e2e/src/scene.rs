@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Where a story opens: two paired hosts with their daemons up, and guests to put on them.
+
+use crate::disk;
+use crate::image::GuestImage;
+use crate::lab::{Host, Lab, Lines, SHARED};
+use crate::setting::Setting;
+use crate::witness::Witness;
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+/// What both daemons are told, unless the story says otherwise.
+const CONFIG: &str = r#"
+[relocation]
+enabled = true
+allow_paths = ["/srv/guests"]
+allow_bridges = ["br0"]
+"#;
+/// How long something may take that is expected to happen at once, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Two hosts, a client and the image of the test guest.
+pub struct Scene {
+    pub lab: Lab,
+    pub image: GuestImage,
+}
+
+/// A guest of a story: a name, an address, two disks.
+#[derive(Clone, Debug)]
+pub struct Cast {
+    pub name: String,
+    pub address: Ipv4Addr,
+    pub memory_mib: u32,
+    /// Further words for the witness, on the kernel command line.
+    pub words: String,
+    /// Further keys at the top of the guest file.
+    pub keys: String,
+}
+
+impl Scene {
+    /// Both daemons are up, know each other, and accept each other's guests.
+    pub fn paired(setting: &Setting) -> Result<Scene> {
+        let scene = Scene::strangers(setting)?;
+        scene.pair()?;
+        Ok(scene)
+    }
+
+    /// Both daemons are up and have never met.
+    pub fn strangers(setting: &Setting) -> Result<Scene> {
+        let (lab, image) = setting.lab()?;
+        Scene::furnish(lab, image)
+    }
+
+    /// Starts both daemons of a fresh lab.
+    pub fn furnish(lab: Lab, image: GuestImage) -> Result<Scene> {
+        for host in [&lab.alpha, &lab.beta] {
+            host.configure(CONFIG)?;
+            host.start_daemon()?;
+        }
+        Ok(Scene { lab, image })
+    }
+
+    pub fn alpha(&self) -> &Host {
+        &self.lab.alpha
+    }
+
+    pub fn beta(&self) -> &Host {
+        &self.lab.beta
+    }
+
+    /// Pairs the hosts as a person would: the invitation of one is read by the other.
+    pub fn pair(&self) -> Result<()> {
+        let token = invite(self.alpha())?;
+        self.beta().whimbrel_reading(&["host", "join"], &format!("{token}\n"))?.ok()?;
+        Ok(())
+    }
+
+    /// Makes a guest's disks, one raw and one qcow2, and returns its file.
+    pub fn guest_file(&self, cast: &Cast) -> Result<String> {
+        let shared = &self.lab.shared;
+        disk::raw(&shared.join(format!("{}-root.img", cast.name)), 16)?;
+        disk::qcow2(&shared.join(format!("{}-swap.qcow2", cast.name)), 8)?;
+        let path = format!("{SHARED}/{}.toml", cast.name);
+        std::fs::write(shared.join(format!("{}.toml", cast.name)), cast.file())?;
+        Ok(path)
+    }
+
+    /// Creates a guest on a host and waits until its witness answers.
+    pub fn create(&self, host: &Host, cast: &Cast) -> Result<Witness<'_>> {
+        let file = self.guest_file(cast)?;
+        host.whimbrel(&["create", &file])?.ok()?;
+        let witness = self.witness(cast);
+        witness.wait().with_context(|| console_of(host, &cast.name))?;
+        Ok(witness)
+    }
+
+    pub fn witness(&self, cast: &Cast) -> Witness<'_> {
+        Witness::at(&self.lab.client, cast.address)
+    }
+}
+
+impl Cast {
+    /// The usual guest.
+    pub fn web1() -> Cast {
+        Cast::named("web1", 50)
+    }
+
+    /// Another one beside it.
+    pub fn web2() -> Cast {
+        Cast::named("web2", 51)
+    }
+
+    pub fn named(name: &str, last: u8) -> Cast {
+        Cast {
+            name: name.to_owned(),
+            address: Ipv4Addr::new(10, 77, 0, last),
+            memory_mib: 192,
+            words: String::new(),
+            keys: String::new(),
+        }
+    }
+
+    /// A witness that dirties this many MiB a second from its start.
+    pub fn dirtying(mut self, kind: &str, mib_per_s: u32) -> Cast {
+        self.words.push_str(&format!(" witness.dirty={kind}:{mib_per_s}"));
+        self
+    }
+
+    /// A guest that keeps this many MiB of checked pages.
+    pub fn with_memory(mut self, memory_mib: u32, checked_mib: u32) -> Cast {
+        self.memory_mib = memory_mib;
+        self.words.push_str(&format!(" witness.memory={checked_mib}"));
+        self
+    }
+
+    pub fn with_keys(mut self, keys: &str) -> Cast {
+        self.keys.push_str(keys);
+        self.keys.push('\n');
+        self
+    }
+
+    fn file(&self) -> String {
+        let Cast { name, address, memory_mib, words, keys } = self;
+        let [.., last] = address.octets();
+        format!(
+            r#"name = "{name}"
+memory = "{memory_mib} MiB"
+{keys}
+[boot]
+kernel = "{SHARED}/vmlinuz"
+ramdisk = "{SHARED}/witness.cpio"
+command_line = "console=ttyS0 quiet witness.ip={address}/24 witness.seed={last}{words}"
+
+[[disk]]
+path = "{SHARED}/{name}-root.img"
+format = "raw"
+
+[[disk]]
+path = "{SHARED}/{name}-swap.qcow2"
+format = "qcow2"
+
+[[network]]
+bridge = "br0"
+"#
+        )
+    }
+}
+
+/// Invites another host and returns the token. The command may wait for the guest of honour.
+fn invite(host: &Host) -> Result<String> {
+    let mut child = host.spawn_whimbrel(&["host", "invite", "--json"])?;
+    let lines = Lines::of(child.stdout.take().context("the output was asked for")?);
+    let line = lines.wait_for("token", SOON)?;
+    let text = if line.trim_start().starts_with('{') { line } else { lines.so_far().join("\n") };
+    let token = text.split("\"token\"").nth(1).and_then(|rest| rest.split('"').nth(1));
+    let token = token.with_context(|| format!("no token in {text}"))?.to_owned();
+    std::thread::spawn(move || child.wait());
+    Ok(token)
+}
+
+/// Waits until something is so.
+pub fn until(
+    what: &str,
+    patience: Duration,
+    mut is_so: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    while !is_so()? {
+        if Instant::now() > deadline {
+            bail!("not within {patience:?}: {what}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Parses what a command printed with `--json`.
+pub fn json(host: &Host, arguments: &[&str]) -> Result<Value> {
+    let printed = host.whimbrel(&[arguments, &["--json"]].concat())?.ok()?;
+    serde_json::from_str(&printed).with_context(|| format!("not JSON: {printed}"))
+}
+
+/// Returns what `list` says a guest is doing on a host; `None` if it is not there.
+pub fn state(host: &Host, guest: &str) -> Result<Option<String>> {
+    let list = json(host, &["list"])?;
+    let guests = list["guests"].as_array().or_else(|| list.as_array());
+    let guests = guests.with_context(|| format!("no guests in {list}"))?;
+    let found = guests.iter().find(|entry| entry["name"] == guest);
+    Ok(found.and_then(|entry| entry["state"].as_str()).map(str::to_owned))
+}
+
+/// Waits until `list` says that a guest is in a state.
+pub fn await_state(host: &Host, guest: &str, wanted: &str) -> Result<()> {
+    until(&format!("{guest} is {wanted} on {}", host.name), SOON, || {
+        Ok(state(host, guest)?.as_deref() == Some(wanted))
+    })
+}
+
+/// Checks that a guest is on exactly one host, in that state, and that no engine of it is left on
+/// the other.
+pub fn lives_only_on(home: &Host, other: &Host, guest: &str, wanted: &str) -> Result<()> {
+    await_state(home, guest, wanted)?;
+    until(&format!("nothing of {guest} is left on {}", other.name), SOON, || {
+        Ok(state(other, guest)?.is_none() && engines(other, guest)?.is_empty())
+    })
+}
+
+/// Returns the process ids of engines that run a guest on a host.
+pub fn engines(host: &Host, guest: &str) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for pid in host.processes() {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&line);
+        let is_engine = text.starts_with("qemu") || text.contains("/qemu");
+        let is_meant =
+            text.contains(&format!("guest={guest}")) || text.contains(&format!("{guest}-root.img"));
+        if is_engine && is_meant {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// What a guest's console said, for errors.
+pub fn console_of(host: &Host, guest: &str) -> String {
+    let log = host.command(
+        "/bin/sh".as_ref(),
+        &["-c", "tail -n 30 /var/lib/whimbrel/guests/*/run/console.log"],
+        "",
+    );
+    let log = log.map(|ran| ran.stdout).unwrap_or_default();
+    format!("{guest} on {}: console:\n{log}\ndaemon:\n{}", host.name, host.daemon_said())
+}
+
+/// Checks what a migration's report says of its success, and returns it.
+pub fn report(host: &Host, guest: &str) -> Result<Value> {
+    let report = json(host, &["report", guest])?;
+    ensure!(report["result"] == "succeeded", "the report says: {report}");
+    Ok(report)
+}

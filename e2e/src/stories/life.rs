@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! The life of a guest on one host.
+
+use crate::lab::Lines;
+use crate::scene::{Cast, SOON, Scene, await_state, console_of, engines, json, state, until};
+use crate::setting::Setting;
+use anyhow::{Context as _, Result, ensure};
+use std::io::Write as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A restarted daemon knows its guests within this time.
+const REATTACHED_MAX: Duration = Duration::from_secs(1);
+
+/// Created, paused, rebooted, stopped, started, ended, forgotten: and the disks are never touched by
+/// anyone but the guest.
+pub(super) fn from_create_to_rm(setting: &Setting) -> Result<()> {
+    let scene = Scene::strangers(setting)?;
+    let (alpha, cast) = (scene.alpha(), Cast::web1());
+    let witness = scene.create(alpha, &cast)?;
+    await_state(alpha, "web1", "running")?;
+    let shown = alpha.whimbrel(&["show", "web1"])?.ok()?;
+    ensure!(shown.contains("web1-root.img"), "`show` does not show the disk: {shown}");
+
+    alpha.whimbrel(&["pause", "web1"])?.ok()?;
+    await_state(alpha, "web1", "paused")?;
+    alpha.whimbrel(&["unpause", "web1"])?.ok()?;
+    witness.is_well()?;
+
+    alpha.whimbrel(&["reboot", "web1"])?.ok()?;
+    until("the guest has rebooted", SOON, || Ok(witness.wait()?.boot(0)? == 2))?;
+
+    alpha.whimbrel(&["stop", "web1"])?.ok()?;
+    await_state(alpha, "web1", "stopped")?;
+    ensure!(engines(alpha, "web1")?.is_empty(), "a stopped guest has an engine");
+
+    alpha.whimbrel(&["start", "web1"])?.ok()?;
+    let third = witness.wait()?;
+    ensure!(third.boot(0)? == 3 && third.boot(1)? == 3, "not the third boot: {third:?}");
+    witness.is_well()?;
+
+    alpha.whimbrel(&["stop", "--now", "web1"])?.ok()?;
+    alpha.whimbrel(&["rm", "web1"])?.ok()?;
+    ensure!(state(alpha, "web1")?.is_none(), "a forgotten guest is listed");
+    ensure!(scene.lab.shared.join("web1-root.img").exists(), "`rm` removed a disk");
+    Ok(())
+}
+
+/// The daemon is stopped, started, killed, started: the guest never notices, and is known again
+/// within a second.
+pub(super) fn guests_outlive_the_daemon(setting: &Setting) -> Result<()> {
+    let scene = Scene::strangers(setting)?;
+    let alpha = scene.alpha();
+    let witness = scene.create(alpha, &Cast::web1().dirtying("random", 2))?;
+    let engine = engines(alpha, "web1")?;
+    let mut held = witness.hold()?;
+    for end in [crate::lab::Host::stop_daemon, crate::lab::Host::kill_daemon] {
+        end(alpha)?;
+        held.ask("echo still here").context("the guest noticed that the daemon ended")?;
+        alpha.start_daemon()?;
+        let started = Instant::now();
+        await_state(alpha, "web1", "running")?;
+        let took = started.elapsed();
+        ensure!(took < REATTACHED_MAX, "the daemon took {took:?} to find its guest");
+        ensure!(engines(alpha, "web1")? == engine, "the guest has another engine now");
+    }
+    let status = held.is_well()?;
+    ensure!(status.boot(0)? == 1, "the guest was booted anew: {status:?}");
+    alpha.whimbrel(&["stop", "web1"])?.ok()?;
+    Ok(())
+}
+
+/// The console shows what was said before, takes a line, gives the answer, and lets go at Ctrl+].
+/// Without a terminal it says so.
+pub(super) fn the_console_is_there(setting: &Setting) -> Result<()> {
+    let scene = Scene::strangers(setting)?;
+    let alpha = scene.alpha();
+    scene.create(alpha, &Cast::web1())?;
+    let refusal = alpha.whimbrel(&["console", "web1"])?;
+    ensure!(!refusal.status.success(), "a console without a terminal");
+    ensure!(refusal.stderr.contains("terminal"), "no word about the terminal: {refusal}");
+
+    // script(1) gives it a terminal.
+    let typed = format!("{} console web1", setting.program()?.display());
+    let mut command = Command::new("script");
+    command.args(["-qefc", &typed, "/dev/null"]);
+    let mut child = alpha.spawn(command)?;
+    let lines = Lines::of(child.stdout.take().context("the output was asked for")?);
+    let mut keyboard = child.stdin.take().context("the input was asked for")?;
+    lines.wait_for("witness: ready", SOON).context("no scrollback")?;
+    keyboard.write_all(b"echo from the console\r")?;
+    lines.wait_for("ok from the console", SOON)?;
+    keyboard.write_all(b"\x1d")?;
+    until("Ctrl+] ends the console", SOON, || Ok(child.try_wait()?.is_some()))?;
+    Ok(())
+}
+
+/// A guest that ends by itself does what its file says.
+pub(super) fn a_guest_ends_as_its_policies_say(setting: &Setting) -> Result<()> {
+    let scene = Scene::strangers(setting)?;
+    let alpha = scene.alpha();
+    let witness = scene.create(alpha, &Cast::web1().with_keys("on_crash = \"restart\""))?;
+    let _ = witness.ask("panic");
+    until("the crashed guest is restarted", SOON, || Ok(witness.wait()?.boot(0)? == 2))
+        .with_context(|| console_of(alpha, "web1"))?;
+    let _ = witness.ask("reboot");
+    until("the guest reboots by itself", SOON, || Ok(witness.wait()?.boot(0)? == 3))?;
+    let _ = witness.ask("poweroff");
+    await_state(alpha, "web1", "stopped")
+}
+
+/// One file, created on two hosts that share its disks: one copy runs, and the other host names it.
+pub(super) fn one_file_on_two_hosts(setting: &Setting) -> Result<()> {
+    let scene = Scene::paired(setting)?;
+    let witness = scene.create(scene.alpha(), &Cast::web1())?;
+    let file = format!("{}/web1.toml", crate::lab::SHARED);
+    let refusal = scene.beta().whimbrel(&["create", &file])?;
+    ensure!(refusal.status.code() == Some(1), "a second copy was not refused: {refusal}");
+    ensure!(refusal.stderr.contains("alpha"), "the owner is not named: {refusal}");
+    ensure!(engines(scene.beta(), "web1")?.is_empty(), "a second copy has an engine");
+    witness.is_well()?;
+    Ok(())
+}
+
+/// What `list` and `log` show a person and a script.
+pub(super) fn lists_and_logs(setting: &Setting) -> Result<()> {
+    let scene = Scene::strangers(setting)?;
+    let alpha = scene.alpha();
+    scene.create(alpha, &Cast::web1())?;
+    let table = alpha.whimbrel(&["list"])?.ok()?;
+    ensure!(table.contains("web1") && table.contains("running"), "{table}");
+    let list = json(alpha, &["list"])?;
+    ensure!(list.to_string().contains("web1"), "{list}");
+    let hint = alpha.whimbrel(&["show", "wbe1"])?;
+    ensure!(!hint.status.success() && hint.stderr.contains("web1"), "no hint: {hint}");
+    let log = alpha.whimbrel(&["log", "web1"])?.ok()?;
+    ensure!(!log.trim().is_empty(), "the log is empty");
+    Ok(())
+}
