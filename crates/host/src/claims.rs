@@ -2,16 +2,61 @@
 // Copyright the Whimbrel authors
 
 //! What a disk image itself says about its guest: the owner record and the claims beside it.
+//!
+//! Hosts that see the same image see the same `.whimbrel/` beside it:
+//!
+//! ```text
+//! /srv/guests/web1.img
+//! /srv/guests/.whimbrel/web1.img.owner      who owns it: guest, host, epoch, handoff, state
+//! /srv/guests/.whimbrel/web1.img.claim.17   who took epoch 17
+//! /srv/guests/.whimbrel/web1.img.guest      the guest's papers: definition and passport
+//! ```
+//!
+//! - A **claim** can be won by exactly one host: the claimant writes a file of its own, makes it
+//!   durable, and links it to the claim's name. Whether that worked is told by the file's link
+//!   count, not by the answer to `link`, which NFS may repeat and then report wrongly.
+//! - The **record** is replaced as a whole (written beside, synced, renamed, directory synced) by
+//!   the host that won the claim. Claims before it are pruned only after that, so a host that comes
+//!   too late meets either the claim or the later record.
+//! - Every file carries its kind, version and checksum. A broken one means in doubt, never "nobody".
+//! - The record knows the inode and the path of its image, so a record that was copied, restored
+//!   or cloned along with its folder is not mistaken for a word about the new image.
+//!
+//! A host that takes several images of one guest claims them in the order of the guest's
+//! definition, which is the same on every host: the first one decides.
+//!
+//! Symbolic links to the image are followed first; links inside `.whimbrel` are never followed.
 
+mod folder;
+mod format;
+mod standing;
+
+use folder::{Content, Folder};
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use whimbrel_model::guest::DiskSource;
 use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId};
+use whimbrel_model::problem::{Kind, Remedy};
+
+pub use format::PAPERS_BYTES_MAX;
+pub use standing::{Standing, standing};
+
+/// The folder beside the images.
+pub const FOLDER: &str = ".whimbrel";
+
+/// Longest file name of an image, in bytes, that leaves room for `.claim.` and an epoch.
+pub const IMAGE_NAME_BYTES_MAX: usize = 255 - ".claim.".len() - 20;
 
 /// The place beside an image where its records are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// Without symbolic links.
     image: PathBuf,
+    name: OsString,
+    inode: u64,
 }
 
 /// Whether a disk has a place for records.
@@ -57,13 +102,13 @@ pub enum Word {
     /// Nothing: the image belongs to nobody yet.
     Nothing,
     Owner(Owner),
-    /// A record of this very file, made under another path: the directory was moved, or the whole
+    /// A record of this very file, made under another path: the folder was moved, or the whole
     /// file system was cloned. It speaks of this image unless a person says otherwise.
     Moved {
         owner: Owner,
         recorded: PathBuf,
     },
-    /// A record of another file: the image was copied, restored or replaced together with it.
+    /// A record of another file: the image was copied, restored or replaced beside it.
     Copied {
         owner: Owner,
         recorded_inode: u64,
@@ -107,6 +152,29 @@ pub struct GuestPapers {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
+    #[error("there is no disk image `{}`", .path.display())]
+    NoImage { path: PathBuf },
+    #[error("`{}` is neither a file nor a block device", .path.display())]
+    NotAnImage { path: PathBuf },
+    #[error("the disk image `{}` has {links} names (hard links), and could be taken under each", .path.display())]
+    HardLinked { path: PathBuf, links: u64 },
+    #[error("the file name of the disk image `{}` has {length} bytes, and at most {IMAGE_NAME_BYTES_MAX} are possible", .path.display())]
+    NameTooLong { path: PathBuf, length: usize },
+    #[error("the record `{}` is damaged: {reason}", .path.display())]
+    InDoubt { path: PathBuf, reason: String },
+    #[error(
+        "the disk image `{}` belongs to guest `{}` on `{}` since epoch {}",
+        .image.display(), .owner.guest_name, .owner.host_name, .owner.epoch
+    )]
+    Superseded { image: PathBuf, owner: Box<Owner> },
+    #[error("the record of the disk image `{}` is about another file: the image is a copy, or was replaced", .image.display())]
+    Copied { image: PathBuf },
+    #[error("`{}` is a symbolic link, or not what Whimbrel puts there", .path.display())]
+    NotOurs { path: PathBuf },
+    #[error("the file system of `{}` has no hard links, by which hosts could agree", .path.display())]
+    NoLinks { path: PathBuf },
+    #[error("the papers of guest `{guest}` have {bytes} bytes, and at most {PAPERS_BYTES_MAX} are kept beside `{}`", .image.display())]
+    PapersTooLong { image: PathBuf, guest: GuestId, bytes: usize },
     #[error("failed to {action} `{}`", .path.display())]
     Io {
         action: &'static str,
@@ -116,56 +184,296 @@ pub enum ClaimError {
     },
 }
 
-impl Place {
-    /// Finds the place of a disk. Symbolic links to the image are followed; the place is beside
-    /// the file itself, so that every host that sees the file sees the same place.
-    pub fn of(disk: &DiskSource) -> Result<Beside, ClaimError> {
-        match disk {
-            DiskSource::Nfs(_) => Ok(Beside::NoPlace(NoPlace::Network)),
-            DiskSource::Path(path) => Err(unsupported(path)),
+impl Remedy for ClaimError {
+    fn code(&self) -> &'static str {
+        match self {
+            ClaimError::NoImage { .. } => "disk/missing",
+            ClaimError::NotAnImage { .. } => "disk/not-an-image",
+            ClaimError::HardLinked { .. } => "disk/hard-linked",
+            ClaimError::NameTooLong { .. } => "disk/name-too-long",
+            ClaimError::InDoubt { .. } => "disk/record-damaged",
+            ClaimError::Superseded { .. } => "disk/owned-elsewhere",
+            ClaimError::Copied { .. } => "disk/copied",
+            ClaimError::NotOurs { .. } => "disk/folder-not-ours",
+            ClaimError::NoLinks { .. } => "disk/no-hard-links",
+            ClaimError::PapersTooLong { .. } => "disk/papers-too-long",
+            ClaimError::Io { .. } => "disk/record-unusable",
         }
     }
 
+    fn kind(&self) -> Kind {
+        match self {
+            ClaimError::InDoubt { .. } => Kind::InDoubt,
+            ClaimError::Io { .. } => Kind::Failed,
+            _ => Kind::Refused,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            ClaimError::NoImage { .. } | ClaimError::NotAnImage { .. } => {
+                "correct the disk's path in the guest file, or mount what should be there".into()
+            }
+            ClaimError::HardLinked { path, .. } => {
+                format!("find the other names with `find -samefile {}` and remove them", path.display())
+            }
+            ClaimError::NameTooLong { .. } => "give the image a shorter name".into(),
+            ClaimError::InDoubt { .. } => {
+                "run `whimbrel recover` with the guest's name: it shows what each host knows".into()
+            }
+            ClaimError::Superseded { owner, .. } => format!(
+                "use the guest on `{}`, or move it here from there with `whimbrel migrate {}`",
+                owner.host_name, owner.guest_name
+            ),
+            ClaimError::Copied { .. } => {
+                "if this image shall be a guest of its own, run `whimbrel recover` with the guest's name and say so".into()
+            }
+            ClaimError::NotOurs { path } => {
+                format!("look at `{}`, and remove it if nothing needs it", path.display())
+            }
+            ClaimError::NoLinks { .. } => "keep the image on a file system with hard links".into(),
+            ClaimError::PapersTooLong { .. } => "make the guest file shorter".into(),
+            ClaimError::Io { path, .. } => format!(
+                "let root write beside the image: on NFS export it with `no_root_squash`, else look at `ls -ld {}`",
+                path.parent().unwrap_or(path).display()
+            ),
+        }
+    }
+}
+
+impl Place {
+    /// Finds the place of a disk: beside the file itself, links followed, so that every host that
+    /// sees the file sees the same place.
+    pub fn of(disk: &DiskSource) -> Result<Beside, ClaimError> {
+        let path = match disk {
+            DiskSource::Nfs(_) => return Ok(Beside::NoPlace(NoPlace::Network)),
+            DiskSource::Path(path) => path,
+        };
+        let io = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => ClaimError::NoImage { path: path.clone() },
+            _ => ClaimError::Io { action: "look at", path: path.clone(), source },
+        };
+        let image = path.canonicalize().map_err(io)?;
+        let found = image.symlink_metadata().map_err(io)?;
+        if found.file_type().is_block_device() {
+            return Ok(Beside::NoPlace(NoPlace::BlockDevice));
+        }
+        let Some(name) = image.file_name().filter(|_| found.is_file()) else {
+            return Err(ClaimError::NotAnImage { path: image });
+        };
+        if found.nlink() > 1 {
+            return Err(ClaimError::HardLinked { path: image, links: found.nlink() });
+        }
+        if name.len() > IMAGE_NAME_BYTES_MAX {
+            return Err(ClaimError::NameTooLong { length: name.len(), path: image });
+        }
+        Ok(Beside::Place(Place { name: name.to_owned(), inode: found.ino(), image }))
+    }
+
+    /// The image, without symbolic links.
     pub fn image(&self) -> &Path {
         &self.image
     }
 
     /// Reads what the image says of itself.
     pub fn word(&self) -> Result<Word, ClaimError> {
-        Err(unsupported(&self.image))
+        match Folder::find(self.parent())? {
+            Some(folder) => self.word_in(&folder),
+            None => Ok(Word::Nothing),
+        }
     }
 
-    /// Takes an epoch, for which exactly one claimant can win. The same claimant wins again.
+    /// Takes an epoch, for which exactly one claimant can win. The same claimant wins again. Once
+    /// it has won, nobody else ever gets this epoch or one before it.
     pub fn claim(&self, claimant: &Claimant) -> Result<Claim, ClaimError> {
-        let _ = claimant;
-        Err(unsupported(&self.image))
+        let folder = Folder::make(self.parent())?;
+        if let Some(winner) = self.later(&folder, claimant)? {
+            return Ok(Claim::Lost(winner));
+        }
+        let name = self.claim_name(claimant.epoch);
+        let mut is_taken = folder.create_exclusively(&name, &format::claim(claimant))?;
+        if !is_taken && let Some(winner) = self.read_claim(&folder, &name)? {
+            if !is_same(&winner, claimant) {
+                return Ok(Claim::Lost(winner));
+            }
+            is_taken = true;
+        }
+        // This epoch may have been taken, recorded and pruned before: then the record is later.
+        match self.later(&folder, claimant)? {
+            Some(winner) => Ok(Claim::Lost(winner)),
+            None if is_taken => Ok(Claim::Won),
+            None => Err(in_doubt(&folder, &name, "it was removed a moment ago".into())),
+        }
     }
 
-    /// Writes the owner record, durably and at once. Claims of earlier epochs are pruned.
+    /// Writes the owner record, durably. Only who has won the claim of its epoch may, or who cedes
+    /// the epoch to the host named in it. Claims of earlier epochs are pruned.
     pub fn record(&self, owner: &Owner) -> Result<(), ClaimError> {
-        let _ = owner;
-        Err(unsupported(&self.image))
+        let folder = Folder::make(self.parent())?;
+        match self.word_in(&folder)? {
+            Word::Nothing => {}
+            Word::Owner(there) | Word::Moved { owner: there, .. } => {
+                let is_later = there.epoch > owner.epoch
+                    || there.epoch == owner.epoch && there.host != owner.host;
+                if is_later || there.guest != owner.guest {
+                    let owner = Box::new(there);
+                    return Err(ClaimError::Superseded { image: self.image.clone(), owner });
+                }
+            }
+            Word::Copied { .. } => return Err(ClaimError::Copied { image: self.image.clone() }),
+            Word::Damaged { path, reason } => return Err(ClaimError::InDoubt { path, reason }),
+        }
+        folder
+            .replace(&self.name_with(".owner"), &format::owner(owner, &self.image, self.inode))?;
+        self.prune(&folder, Some(owner.epoch))
     }
 
-    /// Removes the owner record of a guest that was forgotten, its claims and papers, if it is its.
+    /// Makes the image this owner's on an operator's word, whatever was beside it: for copies,
+    /// and for what is damaged.
+    pub fn adopt(&self, owner: &Owner) -> Result<(), ClaimError> {
+        let folder = Folder::make(self.parent())?;
+        self.prune(&folder, None)?;
+        folder.remove(&self.name_with(".guest"))?;
+        folder.replace(&self.name_with(".owner"), &format::owner(owner, &self.image, self.inode))
+    }
+
+    /// Removes the record of a guest that was forgotten, with its claims and papers; a record of
+    /// another guest stays. The record goes last, so that a crash in between is repeated.
     pub fn release(&self, guest: GuestId) -> Result<(), ClaimError> {
-        let _ = guest;
-        Err(unsupported(&self.image))
+        let Some(folder) = Folder::find(self.parent())? else { return Ok(()) };
+        match self.word_in(&folder)? {
+            Word::Owner(owner) | Word::Moved { owner, .. } if owner.guest == guest => {
+                self.prune(&folder, None)?;
+                folder.remove(&self.name_with(".guest"))?;
+                folder.remove(&self.name_with(".owner"))?;
+                folder.remove_if_empty();
+                Ok(())
+            }
+            Word::Damaged { path, reason } => Err(ClaimError::InDoubt { path, reason }),
+            Word::Nothing | Word::Owner(_) | Word::Moved { .. } | Word::Copied { .. } => Ok(()),
+        }
     }
 
     /// Keeps the guest's papers beside the image.
     pub fn keep_papers(&self, papers: &GuestPapers) -> Result<(), ClaimError> {
-        let _ = papers;
-        Err(unsupported(&self.image))
+        let bytes = format::papers(papers);
+        if bytes.len() > PAPERS_BYTES_MAX {
+            return Err(ClaimError::PapersTooLong {
+                image: self.image.clone(),
+                guest: papers.guest,
+                bytes: bytes.len(),
+            });
+        }
+        Folder::make(self.parent())?.replace(&self.name_with(".guest"), &bytes)
     }
 
-    /// Reads the guest's papers, if they are there and intact.
+    /// Reads the guest's papers, if there are any.
     pub fn papers(&self) -> Result<Option<GuestPapers>, ClaimError> {
-        Err(unsupported(&self.image))
+        let Some(folder) = Folder::find(self.parent())? else { return Ok(None) };
+        let name = self.name_with(".guest");
+        let read = match folder.read(&name, PAPERS_BYTES_MAX)? {
+            Content::Missing => return Ok(None),
+            Content::Bytes(bytes) => format::read_papers(&bytes),
+            Content::TooLong => Err("it is too long".to_owned()),
+        };
+        read.map(Some).map_err(|reason| in_doubt(&folder, &name, reason))
+    }
+
+    fn parent(&self) -> &Path {
+        self.image.parent().expect("a file is in a directory")
+    }
+
+    fn name_with(&self, suffix: &str) -> OsString {
+        let mut name = self.name.clone();
+        name.push(suffix);
+        name
+    }
+
+    fn claim_name(&self, epoch: Epoch) -> OsString {
+        self.name_with(&format!(".claim.{epoch}"))
+    }
+
+    fn word_in(&self, folder: &Folder) -> Result<Word, ClaimError> {
+        let name = self.name_with(".owner");
+        let read = match folder.read(&name, format::RECORD_BYTES_MAX)? {
+            Content::Missing => return Ok(Word::Nothing),
+            Content::Bytes(bytes) => format::read_owner(&bytes),
+            Content::TooLong => Err("it is too long".to_owned()),
+        };
+        Ok(match read {
+            Err(reason) => Word::Damaged { path: folder.path_of(&name), reason },
+            Ok(format::Recorded { owner, inode, .. }) if inode != self.inode => {
+                Word::Copied { owner, recorded_inode: inode, inode: self.inode }
+            }
+            Ok(format::Recorded { owner, image, .. }) if image != self.image.to_string_lossy() => {
+                Word::Moved { owner, recorded: image.into() }
+            }
+            Ok(format::Recorded { owner, .. }) => Word::Owner(owner),
+        })
+    }
+
+    /// Returns who has this epoch, or a later one, by the record or by a claim. An owner of
+    /// another guest is later, whatever the numbers.
+    fn later(&self, folder: &Folder, than: &Claimant) -> Result<Option<Claimant>, ClaimError> {
+        let word = match self.word_in(folder)? {
+            Word::Nothing => None,
+            Word::Owner(owner) | Word::Moved { owner, .. } => Some(owner),
+            Word::Copied { .. } => return Err(ClaimError::Copied { image: self.image.clone() }),
+            Word::Damaged { path, reason } => return Err(ClaimError::InDoubt { path, reason }),
+        };
+        if let Some(owner) = word {
+            let is_ours = owner.host == than.host && owner.epoch == than.epoch;
+            if owner.guest != than.guest || owner.epoch >= than.epoch && !is_ours {
+                let Owner { guest, host, host_name, epoch, handoff, .. } = owner;
+                return Ok(Some(Claimant { guest, host, host_name, epoch, handoff }));
+            }
+        }
+        match self.claims(folder)?.into_iter().max() {
+            Some(epoch) if epoch > than.epoch => self.read_claim(folder, &self.claim_name(epoch)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns the epochs that have a claim.
+    fn claims(&self, folder: &Folder) -> Result<Vec<Epoch>, ClaimError> {
+        let prefix = self.name_with(".claim.");
+        let names = folder.names()?;
+        let epochs = names.iter().filter_map(|name| {
+            let digits = name.as_bytes().strip_prefix(prefix.as_bytes())?;
+            std::str::from_utf8(digits).ok()?.parse().ok().map(Epoch)
+        });
+        Ok(epochs.collect())
+    }
+
+    /// Reads a claim, unless it was pruned.
+    fn read_claim(&self, folder: &Folder, name: &OsStr) -> Result<Option<Claimant>, ClaimError> {
+        let read = match folder.read(name, format::RECORD_BYTES_MAX)? {
+            Content::Missing => return Ok(None),
+            Content::Bytes(bytes) => format::read_claim(&bytes),
+            Content::TooLong => Err("it is too long".to_owned()),
+        };
+        read.map(Some).map_err(|reason| in_doubt(folder, name, reason))
+    }
+
+    /// Removes the claims before an epoch, or all of them, and what crashed writers left.
+    fn prune(&self, folder: &Folder, before: Option<Epoch>) -> Result<(), ClaimError> {
+        for epoch in self.claims(folder)? {
+            if before.is_none_or(|before| epoch < before) {
+                folder.remove(&self.claim_name(epoch))?;
+            }
+        }
+        folder.remove_leftovers();
+        Ok(())
     }
 }
 
-fn unsupported(path: &Path) -> ClaimError {
-    let source = io::Error::from(io::ErrorKind::Unsupported);
-    ClaimError::Io { action: "use", path: path.to_owned(), source }
+fn in_doubt(folder: &Folder, name: &OsStr, reason: String) -> ClaimError {
+    ClaimError::InDoubt { path: folder.path_of(name), reason }
 }
+
+fn is_same(a: &Claimant, b: &Claimant) -> bool {
+    (a.guest, a.host, a.epoch, a.handoff) == (b.guest, b.host, b.epoch, b.handoff)
+}
+
+#[cfg(test)]
+mod tests;
