@@ -177,11 +177,25 @@ pub struct DiskPresent {
     pub file_system: FileSystem,
     /// The file's number on its file system: equal on every host that mounts the same one.
     pub inode: Option<u64>,
-    /// What was read beside the image where the source host has just left a mark, hexadecimal.
-    pub mark: Option<String>,
-    /// Whether the engine's user may open it for reading, and for writing.
+    /// What lies beside the image, where the source host has just left a mark for this plan.
+    pub mark: Mark,
+    /// Whether the engine's user may open it for reading, and for writing. The source's answers
+    /// do not matter: its engine has the disk open.
     pub read: Access,
     pub write: Access,
+}
+
+/// A mark that one host leaves beside an image and both hosts look for: whoever finds the same
+/// one sees the same folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// There is no "beside" (a block device), or nobody looked.
+    NotTried,
+    Absent,
+    Found {
+        /// Drawn for this plan.
+        text: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

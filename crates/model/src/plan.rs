@@ -7,7 +7,18 @@
 //! found, good or bad, with the values it was judged by. A plan with a blocker is refused before
 //! anything moves; a warning is printed and does not stand in the way.
 
-use crate::facts::{GuestFacts, HostFacts, LinkFacts, LoadFacts};
+mod boot_files;
+pub mod disks;
+mod engine;
+pub mod firewall;
+mod forecast;
+mod guest;
+pub mod memory;
+mod network;
+mod peer;
+pub mod reach;
+
+use crate::facts::{EngineFacts, GuestFacts, HostFacts, LinkFacts, LoadFacts};
 use crate::guest::Guest;
 use crate::id::GuestId;
 use crate::passport::Passport;
@@ -137,8 +148,73 @@ impl Default for Bargain {
 
 /// Checks everything that can be known before the first byte moves.
 pub fn plan(question: &Question<'_>) -> Plan {
-    let _ = question;
-    Plan { findings: Vec::new(), forecast: None }
+    let checks: [fn(&Question<'_>) -> Vec<Finding>; 16] = [
+        peer::protocol,
+        peer::relocation,
+        peer::allowed,
+        peer::maintenance,
+        peer::clock,
+        guest::busy,
+        guest::name,
+        memory::memory,
+        engine::engine,
+        engine::machine,
+        engine::cpu,
+        engine::roms,
+        disks::disks,
+        boot_files::boot_files,
+        network::bridges,
+        network::user_networks,
+    ];
+    let mut findings: Vec<_> = checks.iter().flat_map(|check| check(question)).collect();
+    let is_blocked = findings.iter().any(|finding| finding.severity == Severity::Blocker);
+    let forecast = (!is_blocked).then(|| forecast::forecast(question));
+    if let Some(forecast) = &forecast {
+        findings.extend(forecast::findings(question, forecast));
+    }
+    Plan { findings, forecast }
+}
+
+impl Question<'_> {
+    fn guest_name(&self) -> &str {
+        self.guest.name.as_str()
+    }
+
+    fn source_name(&self) -> &str {
+        self.source.host.name.as_str()
+    }
+
+    fn target_name(&self) -> &str {
+        self.target.host.name.as_str()
+    }
+
+    /// The target's engine of the guest's kind.
+    fn target_engine(&self) -> Option<&EngineFacts> {
+        let kind = self.passport?.engine;
+        self.target.host.engines.iter().find(|engine| engine.kind == kind)
+    }
+}
+
+impl Finding {
+    pub(crate) fn ok(code: &'static str, text: impl Into<String>) -> Self {
+        Self { severity: Severity::Ok, code, text: text.into(), remedy: String::new() }
+    }
+
+    pub(crate) fn warning(
+        code: &'static str,
+        text: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { severity: Severity::Warning, code, text: text.into(), remedy: remedy.into() }
+    }
+
+    pub(crate) fn blocker(
+        code: &'static str,
+        text: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { severity: Severity::Blocker, code, text: text.into(), remedy: remedy.into() }
+    }
 }
 
 impl Plan {
@@ -157,6 +233,7 @@ impl Plan {
 }
 
 impl Finding {
+    /// Returns the problem that a command refused for this finding ends with.
     pub fn to_problem(&self) -> Problem {
         Problem {
             kind: Kind::Refused,
@@ -166,3 +243,6 @@ impl Finding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,8 @@
 
 use crate::facts::{
     Access, BootFileFacts, BootFileState, BridgeFacts, DiskFacts, DiskPresent, DiskState,
-    EngineFacts, FileKind, FileSystem, GuestFacts, HostCpu, HostFacts, MemoryFacts, NameFacts,
-    ProtocolRange, RelocationFacts, RomFacts, SecurityFacts, UserFacts,
+    EngineFacts, FileKind, FileSystem, GuestFacts, HostCpu, HostFacts, Mark, MemoryFacts,
+    NameFacts, ProtocolRange, RelocationFacts, RomFacts, SecurityFacts, UserFacts,
 };
 use crate::guest::Mac;
 use crate::id::{GuestId, HostName};
@@ -128,7 +128,7 @@ pub(crate) fn disk_present() -> DiskPresent {
             mount_point: "/xen".into(),
         },
         inode: Some(4711),
-        mark: Some("c0ffee".to_owned()),
+        mark: Mark::Found { text: "c0ffee".to_owned() },
         read: Access::Granted,
         write: Access::Granted,
     }

@@ -124,7 +124,9 @@ pub fn format_duration(duration: Duration) -> String {
         0..1_000 => format!("{ms} ms"),
         1_000..9_950 => format!("{}.{} s", (ms + 50) / 1_000, (ms + 50) % 1_000 / 100),
         9_950..60_000 => format!("{} s", (ms + 500) / 1_000),
+        60_000..3_600_000 if s % 60 == 0 => format!("{m} m"),
         60_000..3_600_000 => format!("{m} m {} s", s % 60),
+        _ if m % 60 == 0 => format!("{h} h"),
         _ => format!("{h} h {} m", m % 60),
     }
 }
@@ -238,6 +240,7 @@ mod tests {
         say(9_449, "9.4 s");
         say(9_951, "10 s");
         say(125_000, "2 m 5 s");
+        say(1_800_000, "30 m");
         say(12_000_000, "3 h 20 m");
     }
 }

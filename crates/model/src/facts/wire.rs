@@ -9,7 +9,8 @@
 use super::{
     Access, BootFileFacts, BootFileState, BridgeFacts, Denial, DiskFacts, DiskPresent, DiskState,
     EngineFacts, FileKind, FileSystem, Firewall, ForwardTaken, GuestFacts, HostCpu, HostFacts,
-    MemoryFacts, NameFacts, ProtocolRange, RelocationFacts, RomFacts, SecurityFacts, UserFacts,
+    Mark, MemoryFacts, NameFacts, ProtocolRange, RelocationFacts, RomFacts, SecurityFacts,
+    UserFacts,
 };
 use crate::guest::{DiskSource, Forward};
 use crate::id::{GuestId, GuestName, HostName};
@@ -146,12 +147,13 @@ raw_struct! {
         resolved: PathBuf,
         file_system: FileSystem,
         inode: Option<u64>,
-        mark: Option<String>,
+        mark: Mark,
         read: Access,
         write: Access,
     }
 }
 
+raw_enum! { Mark as RawMark { NotTried, Absent, Found { text: String }, } }
 raw_enum! { FileKind as RawFileKind { File, BlockDevice, Nfs, Other, } }
 
 raw_struct! {
