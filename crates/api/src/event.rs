@@ -30,6 +30,10 @@ pub enum Event {
 }
 
 impl Event {
+    /// The names of all events that this version knows.
+    pub const KINDS: [&'static str; 6] =
+        ["guest", "guest-gone", "migration", "log", "paired", "missed"];
+
     /// Returns the name of the event in the stream.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -321,3 +321,11 @@ pub struct StopGuest {
     /// runs on. Absent: two minutes.
     pub timeout_ms: Option<u64>,
 }
+
+/// Whose guests to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestQuery {
+    /// Whether to ask all paired hosts, too.
+    #[serde(default)]
+    pub all_hosts: bool,
+}

@@ -14,6 +14,7 @@
 
 #![warn(missing_docs)]
 
+pub mod client;
 pub mod console;
 pub mod event;
 pub mod guest;
@@ -21,8 +22,10 @@ pub mod host;
 pub mod limits;
 pub mod log;
 pub mod migration;
+pub mod openapi;
 pub mod plan;
 pub mod problem;
 pub mod recover;
 
+pub use client::Client;
 pub use problem::{Kind, Problem};

@@ -24,7 +24,7 @@ pub const STOP_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// How long a graceful stop waits when nothing else was asked for, in milliseconds.
 pub const STOP_TIMEOUT_MS_DEFAULT: u64 = 2 * 60 * 1000;
 /// Most scrollback a console sends, in bytes.
-pub const SCROLLBACK_BYTES_MAX: u32 = 1 << 20;
+pub const SCROLLBACK_BYTES_MAX: u32 = 256 << 10;
 /// Scrollback a console sends when nothing else was asked for, in bytes.
 pub const SCROLLBACK_BYTES_DEFAULT: u32 = 16 << 10;
 /// Longest pairing token, in bytes.

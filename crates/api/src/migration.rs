@@ -259,3 +259,12 @@ pub struct MigrationList {
     /// Ordered by when they began.
     pub migrations: Vec<Migration>,
 }
+
+/// Which old reports to send.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReportQuery {
+    /// Only about this guest.
+    pub guest: Option<String>,
+    /// At most this many.
+    pub limit: Option<u32>,
+}

@@ -101,8 +101,6 @@ pub mod code {
     pub const NO_SUCH_PATH: &str = "api/no-such-path";
     /// The request is larger than the daemon accepts.
     pub const TOO_LARGE: &str = "api/too-large";
-    /// Somebody else types at this console.
-    pub const CONSOLE_BUSY: &str = "console/busy";
 }
 
 impl std::fmt::Display for Problem {
