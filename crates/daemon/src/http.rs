@@ -8,6 +8,18 @@
 //! belongs to the user at its other end (`SO_PEERCRED`); who may connect at all is said by the
 //! socket's owner, group and mode.
 
+mod answer;
 mod backend;
+mod guests;
+mod hosts;
+mod router;
+mod server;
+mod socket;
+mod streams;
 
 pub use backend::{Backend, Caller, ConsoleStream, EventStream, Scope};
+pub use server::serve;
+pub use socket::{BindError, Socket};
+
+#[cfg(test)]
+mod tests;

@@ -38,9 +38,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ConsoleStream for T {}
 /// One method an operation of the API.
 ///
 /// Every method checks what it is given beyond its shape: whether the guest exists
-/// ([`Problem::guest_not_found`]), whether it may be done now. A method that changes something
-/// does all of it or nothing, also if the client goes away while it waits: the future may be
-/// dropped at any `await`, so work that must be finished runs in a task of its own.
+/// ([`Problem::guest_not_found`]), whether it may be done now. A method that changes something is
+/// run in a task of its own and finished also if the client goes away; one that only reads may be
+/// dropped at any `await`.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     async fn host(&self, caller: Caller) -> Result<HostInfo, Problem>;
