@@ -57,8 +57,13 @@ impl Scene {
 
     /// Starts both daemons of a fresh lab.
     pub fn furnish(lab: Lab, image: GuestImage) -> Result<Scene> {
-        for host in [&lab.alpha, &lab.beta] {
-            host.configure(CONFIG)?;
+        Scene::configured(lab, image, ["", ""])
+    }
+
+    /// Starts both daemons with further lines at the end of their configurations.
+    pub fn configured(lab: Lab, image: GuestImage, more: [&str; 2]) -> Result<Scene> {
+        for (host, more) in [&lab.alpha, &lab.beta].into_iter().zip(more) {
+            host.configure(&format!("{CONFIG}\n{more}"))?;
             host.start_daemon()?;
         }
         Ok(Scene { lab, image })

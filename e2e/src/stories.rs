@@ -61,6 +61,7 @@ pub const STORIES: &[Story] = stories! {
         there_and_back,
         through_a_single_channel,
         stop_and_copy,
+        between_versions_of_qemu,
         a_paused_guest_arrives_paused,
         a_stopped_guest_moves_its_definition,
         two_at_once,

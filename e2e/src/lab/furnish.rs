@@ -67,7 +67,8 @@ fn show_own_devices(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn bind(from: &Path, to: &Path) -> Result<()> {
+/// Shows a directory at another place, too.
+pub(super) fn bind(from: &Path, to: &Path) -> Result<()> {
     for path in [from, to] {
         if !path.exists() {
             fs::create_dir_all(path)?;

@@ -4,7 +4,7 @@
 //! One host: its files, its wire, its daemon, and the commands typed on it.
 
 use super::cleanup::processes_in;
-use super::furnish::{Share, prepare, see_shared};
+use super::furnish::{Share, bind, prepare, see_shared};
 use super::process::{Ran, finish, wait_with_deadline};
 use super::{Place, Traffic, network};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -203,6 +203,22 @@ impl Host {
     /// Limits the rate of this host's wire in both directions; `None` lifts the limit.
     pub fn set_rate(&self, mbit: Option<u32>) -> Result<()> {
         network::set_rate(&self.lan, &self.namespace, &self.name, mbit)
+    }
+
+    /// Makes this host hear nothing while the others hear it: its connections are half open.
+    pub fn set_deaf(&self, is_deaf: bool) -> Result<()> {
+        network::set_deaf(&self.namespace, is_deaf)
+    }
+
+    /// Closes a port as a firewall does; `None` opens it again.
+    pub fn set_blocked(&self, port: Option<u16>) -> Result<()> {
+        network::set_blocked(&self.namespace, port)
+    }
+
+    /// Shows a directory of the machine below at a place on this host.
+    pub fn show(&self, directory: &Path, at: &str) -> Result<()> {
+        let (from, to) = (directory.to_owned(), PathBuf::from(at));
+        self.place.run(move || bind(&from, &to))
     }
 
     pub fn traffic(&self) -> Result<Traffic> {

@@ -88,6 +88,37 @@ pub(super) fn set_rate(lan: &str, host: &str, name: &str, mbit: Option<u32>) -> 
     Ok(())
 }
 
+/// Makes a host deaf: what it says still arrives at the others, and nothing arrives at it. So a
+/// connection is half open.
+pub(super) fn set_deaf(host: &str, is_deaf: bool) -> Result<()> {
+    let rules = "table netdev deaf {
+        chain ingress { type filter hook ingress device \"up0\" priority 0; policy drop; }
+    }";
+    nft(host, if is_deaf { rules } else { "delete table netdev deaf" })
+}
+
+/// Closes a TCP port as a distribution's firewall does: `No route to host`.
+pub(super) fn set_blocked(host: &str, port: Option<u16>) -> Result<()> {
+    match port {
+        Some(port) => nft(
+            host,
+            &format!(
+                "table inet firewall {{
+                    chain input {{
+                        type filter hook input priority 0;
+                        tcp dport {port} reject with icmpx type admin-prohibited
+                    }}
+                }}"
+            ),
+        ),
+        None => nft(host, "delete table inet firewall"),
+    }
+}
+
+fn nft(host: &str, rules: &str) -> Result<()> {
+    run(Command::new("ip").args(["netns", "exec", host, "nft", rules]))
+}
+
 fn port(name: &str) -> String {
     format!("p-{name}")
 }

@@ -84,6 +84,20 @@ pub(super) fn wires_obey(setting: &Setting) -> Result<()> {
     ensure!(refused.is_err(), "a pulled wire carries");
     lab.beta.plug_in()?;
     send(1)?;
+
+    lab.beta.set_deaf(true)?;
+    let deaf =
+        lab.alpha.place.run(move || std::net::TcpStream::connect_timeout(&address, patience));
+    ensure!(deaf.is_err(), "a deaf host hears");
+    lab.beta.set_deaf(false)?;
+    send(1)?;
+
+    lab.beta.set_blocked(Some(address.port()))?;
+    let blocked = lab.alpha.place.run(move || std::net::TcpStream::connect(address));
+    let kind = blocked.err().map(|error| error.kind());
+    ensure!(kind == Some(std::io::ErrorKind::HostUnreachable), "a blocked port says {kind:?}");
+    lab.beta.set_blocked(None)?;
+    send(1)?;
     Ok(())
 }
 

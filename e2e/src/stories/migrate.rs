@@ -4,10 +4,11 @@
 //! A guest moves while it runs, and does not notice.
 
 use crate::lab::{Host, finish};
+use crate::qemu::{OtherQemu, version_of};
 use crate::scene::{
     Cast, SOON, Scene, await_state, console_of, engines, lives_only_on, report, state, until,
 };
-use crate::setting::Setting;
+use crate::setting::{Setting, Skip};
 use crate::witness::{Status, Witness};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -78,6 +79,26 @@ fn went_on(before: &Status, after: &Status) -> Result<()> {
         ensure!(new > old, "disk {disk} does not count on: {old} before, {new} after");
     }
     Ok(())
+}
+
+/// Debian's QEMU on one host and a newer one on the other: there and back.
+pub(super) fn between_versions_of_qemu(setting: &Setting) -> Result<()> {
+    let other = OtherQemu::fetch(&setting.cache()).map_err(|error| {
+        anyhow::Error::from(Skip(format!("no other QEMU can be had: {error:#}")))
+    })?;
+    let (ours, theirs) = (version_of("qemu-system-x86_64".as_ref())?, other.version()?);
+    if ours == theirs {
+        return Err(Skip(format!("both QEMUs are {ours}")).into());
+    }
+    println!("alpha has {ours}, beta {theirs}");
+    let (lab, image) = setting.lab()?;
+    lab.beta.show(&other.directory, OtherQemu::PLACE)?;
+    let engine = format!("[engine]\nqemu = \"{}\"", OtherQemu::PROGRAM);
+    let scene = Scene::configured(lab, image, ["", &engine])?;
+    scene.pair()?;
+    let witness = scene.create(scene.alpha(), &Cast::web1().dirtying("text", 4))?;
+    move_and_check(&witness, scene.alpha(), scene.beta(), &[])?;
+    move_and_check(&witness, scene.beta(), scene.alpha(), &[])
 }
 
 /// A guest that was paused arrives paused, and goes on when it is told to.
