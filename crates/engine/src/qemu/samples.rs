@@ -17,7 +17,8 @@ pub(super) const ID: GuestId =
 /// A guest with one of everything.
 pub(super) fn everything() -> Guest {
     let path = |path: &str| DiskSource::Path(PathBuf::from(path));
-    let disk = |source, format, device| Disk { source, format, is_read_only: false, device };
+    let disk =
+        |source, format, device| Disk { source, format, is_read_only: false, device, name: None };
     let forward = Forward {
         protocol: Protocol::Tcp,
         host: "127.0.0.1:2222".parse().unwrap(),
