@@ -40,6 +40,7 @@ use std::path::{Path, PathBuf};
 use whimbrel_model::guest::DiskSource;
 use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId};
 use whimbrel_model::problem::{Kind, Remedy};
+use whimbrel_model::run_state::RunState;
 
 pub use format::PAPERS_BYTES_MAX;
 pub use standing::{Standing, standing};
@@ -93,7 +94,8 @@ pub enum OwnerState {
     /// The host has taken the guest.
     Held,
     /// The host before it has ceded the guest to this one, which may or may not have taken it yet.
-    Ceded,
+    /// `run` is what the guest was when it stopped; none: it had no engine.
+    Ceded { run: Option<RunState> },
 }
 
 /// What the records beside an image say.
@@ -283,6 +285,24 @@ impl Place {
         }
     }
 
+    /// Returns the claims that were taken, oldest first; none for one that cannot be read.
+    pub fn claims(&self) -> Result<Vec<(Epoch, Option<Claimant>)>, ClaimError> {
+        let Some(folder) = Folder::find(self.parent())? else { return Ok(Vec::new()) };
+        let mut epochs = self.claimed(&folder)?;
+        epochs.sort_unstable();
+        let mut claims = Vec::new();
+        for epoch in epochs {
+            match self.read_claim(&folder, &self.claim_name(epoch)) {
+                // It was pruned a moment ago.
+                Ok(None) => {}
+                Ok(Some(claimant)) => claims.push((epoch, Some(claimant))),
+                Err(ClaimError::InDoubt { .. }) => claims.push((epoch, None)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(claims)
+    }
+
     /// Takes an epoch, for which exactly one claimant can win. The same claimant wins again. Once
     /// it has won, nobody else ever gets this epoch or one before it.
     pub fn claim(&self, claimant: &Claimant) -> Result<Claim, ClaimError> {
@@ -428,14 +448,14 @@ impl Place {
                 return Ok(Some(Claimant { guest, host, host_name, epoch, handoff }));
             }
         }
-        match self.claims(folder)?.into_iter().max() {
+        match self.claimed(folder)?.into_iter().max() {
             Some(epoch) if epoch > than.epoch => self.read_claim(folder, &self.claim_name(epoch)),
             _ => Ok(None),
         }
     }
 
     /// Returns the epochs that have a claim.
-    fn claims(&self, folder: &Folder) -> Result<Vec<Epoch>, ClaimError> {
+    fn claimed(&self, folder: &Folder) -> Result<Vec<Epoch>, ClaimError> {
         let prefix = self.name_with(".claim.");
         let names = folder.names()?;
         let epochs = names.iter().filter_map(|name| {
@@ -457,7 +477,7 @@ impl Place {
 
     /// Removes the claims before an epoch, or all of them, and what crashed writers left.
     fn prune(&self, folder: &Folder, before: Option<Epoch>) -> Result<(), ClaimError> {
-        for epoch in self.claims(folder)? {
+        for epoch in self.claimed(folder)? {
             if before.is_none_or(|before| epoch < before) {
                 folder.remove(&self.claim_name(epoch))?;
             }

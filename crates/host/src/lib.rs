@@ -14,6 +14,7 @@
 pub mod claims;
 pub mod dirs;
 pub mod facts;
+pub mod machine;
 pub mod network;
 pub mod ownership;
 pub mod process;

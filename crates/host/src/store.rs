@@ -193,8 +193,10 @@ pub struct EventRow {
     pub host: String,
     /// The uid of the person who asked for it.
     pub actor_uid: Option<u32>,
-    /// `created`, `started`, `migration/ready`, …
-    pub kind: String,
+    /// `debug`, `info`, `warning` or `error`.
+    pub level: String,
+    /// The code of the problem it tells, if it tells one.
+    pub code: Option<String>,
     pub text: String,
 }
 

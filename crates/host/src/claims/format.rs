@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId};
+use whimbrel_model::run_state::RunState;
 
 /// Longest owner record or claim, in bytes.
 pub(super) const RECORD_BYTES_MAX: usize = 16 << 10;
@@ -47,7 +48,44 @@ struct RawOwner {
 #[serde(rename_all = "lowercase")]
 enum RawState {
     Held,
-    Ceded,
+    Ceded { run: Option<RawRun> },
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawRun {
+    Running,
+    Paused,
+    Suspended,
+    ShutDown,
+    Panicked,
+    IoError,
+}
+
+impl From<RunState> for RawRun {
+    fn from(run: RunState) -> Self {
+        match run {
+            RunState::Running => RawRun::Running,
+            RunState::Paused => RawRun::Paused,
+            RunState::Suspended => RawRun::Suspended,
+            RunState::ShutDown => RawRun::ShutDown,
+            RunState::Panicked => RawRun::Panicked,
+            RunState::IoError => RawRun::IoError,
+        }
+    }
+}
+
+impl From<RawRun> for RunState {
+    fn from(run: RawRun) -> Self {
+        match run {
+            RawRun::Running => RunState::Running,
+            RawRun::Paused => RunState::Paused,
+            RawRun::Suspended => RunState::Suspended,
+            RawRun::ShutDown => RunState::ShutDown,
+            RawRun::Panicked => RunState::Panicked,
+            RawRun::IoError => RunState::IoError,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,7 +115,7 @@ pub(super) fn owner(owner: &Owner, image: &Path, inode: u64) -> Vec<u8> {
         handoff: owner.handoff.map(|handoff| handoff.to_string()),
         state: match owner.state {
             OwnerState::Held => RawState::Held,
-            OwnerState::Ceded => RawState::Ceded,
+            OwnerState::Ceded { run } => RawState::Ceded { run: run.map(RawRun::from) },
         },
         image: image.to_string_lossy().into_owned(),
         inode,
@@ -96,7 +134,7 @@ pub(super) fn read_owner(bytes: &[u8]) -> Result<Recorded, String> {
         handoff: handoff_id(raw.handoff)?,
         state: match raw.state {
             RawState::Held => OwnerState::Held,
-            RawState::Ceded => OwnerState::Ceded,
+            RawState::Ceded { run } => OwnerState::Ceded { run: run.map(RunState::from) },
         },
     };
     Ok(Recorded { owner, image: raw.image, inode: raw.inode })

@@ -139,7 +139,8 @@ fn a_guest_moves() {
     assert_eq!(shared.place.word().unwrap(), Word::Owner(owner(1, 1)));
 
     let handoff = Some(HandoffId(uuid::Uuid::from_u128(9)));
-    let ceded = Owner { state: OwnerState::Ceded, handoff, ..owner(2, 2) };
+    let ceded =
+        Owner { state: OwnerState::Ceded { run: Some(RunState::Paused) }, handoff, ..owner(2, 2) };
     shared.place.record(&ceded).unwrap();
     assert_eq!(shared.place.word().unwrap(), Word::Owner(ceded));
     let beta = Claimant { handoff, ..claimant(2, 2) };

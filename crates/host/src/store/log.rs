@@ -19,8 +19,8 @@ impl Tables {
         let failed = self.failed("add an event to");
         self.connection
             .execute(
-                "INSERT INTO events (at_ms, guest, guest_name, handoff, host, actor_uid, kind, text)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO events (at_ms, guest, guest_name, handoff, host, actor_uid, level, code,
+                 text) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 params![
                     to_ms(event.at),
                     event.guest.map(|guest| guest.to_string()),
@@ -28,7 +28,8 @@ impl Tables {
                     event.handoff.map(|handoff| handoff.to_string()),
                     event.host,
                     event.actor_uid,
-                    event.kind,
+                    event.level,
+                    event.code,
                     cut(&event.text, EVENT_TEXT_BYTES_MAX),
                 ],
             )
@@ -56,7 +57,7 @@ impl Tables {
         let mut statement = self
             .connection
             .prepare(
-                "SELECT id, at_ms, guest, guest_name, handoff, host, actor_uid, kind, text
+                "SELECT id, at_ms, guest, guest_name, handoff, host, actor_uid, level, code, text
                  FROM events
                  WHERE (?1 IS NULL OR guest = ?1) AND at_ms >= ?2 AND id > ?3
                  ORDER BY id DESC LIMIT ?4",
@@ -170,8 +171,9 @@ fn raw_event(row: &Row<'_>) -> rusqlite::Result<RawEvent> {
         handoff: None,
         host: row.get(5)?,
         actor_uid: row.get(6)?,
-        kind: row.get(7)?,
-        text: row.get(8)?,
+        level: row.get(7)?,
+        code: row.get(8)?,
+        text: row.get(9)?,
     };
     Ok((row.get(2)?, row.get(4)?, event))
 }

@@ -41,7 +41,8 @@ const STEPS: &[&str] = &["
         handoff    TEXT,
         host       TEXT NOT NULL,
         actor_uid  INTEGER,
-        kind       TEXT NOT NULL,
+        level      TEXT NOT NULL,
+        code       TEXT,
         text       TEXT NOT NULL
     ) STRICT;
     CREATE INDEX events_of_guest ON events (guest, id);

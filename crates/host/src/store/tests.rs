@@ -36,7 +36,8 @@ fn event(guest: Option<u128>, ms: u64, text: &str) -> EventRow {
         handoff: Some(HandoffId(id(9))),
         host: "alpha".into(),
         actor_uid: Some(1000),
-        kind: "started".into(),
+        level: "info".into(),
+        code: None,
         text: text.into(),
     }
 }

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! The machine itself: its memory, its processors, its system, its boot.
+//!
+//! What cannot be read is reported as nothing at all (no memory, an unknown model): a plan then
+//! refuses with the value it was given, which is more use than a daemon that does not start.
+
+use whimbrel_model::facts::{HostCpu, MemoryFacts};
+use whimbrel_model::units::Bytes;
+
+/// What the operating system says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct System {
+    /// `Debian GNU/Linux 12 (bookworm)`.
+    pub name: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Processor time the whole machine has spent since it was started, in milliseconds.
+    pub cpu_time_ms: u64,
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Returns the memory of the machine, with what the daemon keeps and has promised.
+pub fn memory(kept: Bytes, promised: Bytes) -> MemoryFacts {
+    let text = read("/proc/meminfo");
+    MemoryFacts {
+        total: meminfo(&text, "MemTotal"),
+        free: meminfo(&text, "MemAvailable"),
+        promised,
+        host_min_memory: kept,
+        reclaimable: Bytes(0),
+    }
+}
+
+fn meminfo(text: &str, key: &str) -> Bytes {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    Bytes(kib.unwrap_or(0).saturating_mul(1024))
+}
+
+pub fn cpu() -> HostCpu {
+    let text = read("/proc/cpuinfo");
+    let value = |key: &str| {
+        let mut values = text.lines().filter_map(|line| line.split_once(':'));
+        values.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned())
+    };
+    let count = text.lines().filter(|line| line.starts_with("processor")).count();
+    HostCpu {
+        model: value("model name").unwrap_or_else(|| "unknown".to_owned()),
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+    }
+}
+
+/// Returns the identity of this boot, new with each.
+pub fn boot_id() -> [u8; 16] {
+    let text = read("/proc/sys/kernel/random/boot_id");
+    uuid::Uuid::parse_str(text.trim()).map(uuid::Uuid::into_bytes).unwrap_or_default()
+}
+
+pub fn system() -> System {
+    let release = read("/etc/os-release");
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    System {
+        name: name.unwrap_or("Linux").trim_matches('"').to_owned(),
+        kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        cpu_time_ms: cpu_time_ms(&read("/proc/stat")),
+    }
+}
+
+/// The busy columns of the first line of `/proc/stat`: user, nice, system, irq, softirq; in ticks
+/// of 10 ms. Time of guests is part of `user`.
+fn cpu_time_ms(stat: &str) -> u64 {
+    let first = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> =
+        first.split_whitespace().skip(1).filter_map(|column| column.parse().ok()).collect();
+    let busy = [0, 1, 2, 5, 6].iter().filter_map(|column| ticks.get(*column));
+    busy.sum::<u64>().saturating_mul(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel's own formats are read, and a missing line is nothing rather than a panic.
+    #[test]
+    fn proc_files_are_read() {
+        let text = "MemTotal:       24000000 kB\nMemAvailable:    1024 kB\n";
+        assert_eq!(meminfo(text, "MemAvailable"), Bytes::mib(1));
+        assert_eq!(meminfo(text, "MemFree"), Bytes(0));
+        assert_eq!(cpu_time_ms("cpu  10 0 5 1000 7 1 2 0 0 0\ncpu0 1"), 180);
+        assert!(memory(Bytes(0), Bytes(0)).total > Bytes::mib(64));
+        assert!(cpu().count > 0);
+        assert_ne!(boot_id(), [0; 16]);
+    }
+}
