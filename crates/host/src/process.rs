@@ -1,11 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Copyright the Whimbrel authors
 
-//! Processes that are not only our children.
+//! Processes that outlive the daemon, and are found again after it.
+//!
+//! A pid alone proves nothing: it may belong to another process by now. So a process is known by
+//! pid *and start time*, and before anything is done to it, it is *held* by a pidfd, which can
+//! never come to mean another one. A process that has ended and was not collected by its parent
+//! yet (a zombie) is gone.
 
+use nix::libc;
+use nix::sys::signal::Signal;
+use std::ffi::OsString;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use tokio::io::unix::AsyncFd;
+use whimbrel_model::problem::{Kind, Remedy};
 
-/// A process, and none that later got its pid: pid and start time from `/proc`.
+/// A process, and none that later got its pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub pid: u32,
@@ -22,12 +36,261 @@ pub enum ProcessError {
         #[source]
         source: io::Error,
     },
-    #[error("failed to start `{program}`")]
+    #[error("failed to start `{}`", .program.display())]
     Start {
-        program: String,
+        program: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("there is no user `{name}`")]
+    #[error("there is no user `{name}` on this host")]
     NoUser { name: String },
+    #[error("failed to look up the user `{name}`")]
+    UserUnreadable {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("failed to read `{BOOT_ID}`")]
+    NoBootId {
+        #[source]
+        source: io::Error,
+    },
 }
+
+impl Remedy for ProcessError {
+    fn code(&self) -> &'static str {
+        match self {
+            ProcessError::Io { .. } => "process/unreachable",
+            ProcessError::Start { .. } => "process/not-started",
+            ProcessError::NoUser { .. } => "engine/no-user",
+            ProcessError::UserUnreadable { .. } => "engine/user-unreadable",
+            ProcessError::NoBootId { .. } => "process/no-boot-id",
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            ProcessError::NoUser { .. } => Kind::Refused,
+            _ => Kind::Failed,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            ProcessError::Io { pid, .. } => format!("look at the process with `ps -fp {pid}`"),
+            ProcessError::Start { program, .. } => {
+                format!("check that `{}` is there and executable", program.display())
+            }
+            ProcessError::NoUser { name } => format!(
+                "create the user with `useradd --system --shell /usr/sbin/nologin {name}`, or name another one as `user` under `[engine]` in the config"
+            ),
+            ProcessError::UserUnreadable { .. } => {
+                "check the sources of users in `/etc/nsswitch.conf`".into()
+            }
+            ProcessError::NoBootId { .. } => "mount `/proc`".into(),
+        }
+    }
+}
+
+impl Identity {
+    /// Returns the identity of a process that lives now.
+    pub fn of(pid: u32) -> Result<Option<Self>, ProcessError> {
+        Ok(match read_stat(pid)? {
+            None | Some(Stat { state: 'Z' | 'X', .. }) => None,
+            Some(Stat { start_ticks, .. }) => Some(Self { pid, start_ticks }),
+        })
+    }
+
+    /// Whether this very process still lives.
+    pub fn is_alive(self) -> Result<bool, ProcessError> {
+        Ok(Self::of(self.pid)? == Some(self))
+    }
+}
+
+struct Stat {
+    state: char,
+    start_ticks: u64,
+}
+
+fn read_stat(pid: u32) -> Result<Option<Stat>, ProcessError> {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => parse_stat(&stat).map(Some).ok_or_else(|| ProcessError::Io {
+            action: "understand the state of",
+            pid,
+            source: io::ErrorKind::InvalidData.into(),
+        }),
+        // ESRCH: it ended between the open and the read.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ESRCH) =>
+        {
+            Ok(None)
+        }
+        Err(source) => Err(ProcessError::Io { action: "look at", pid, source }),
+    }
+}
+
+/// Reads `/proc/PID/stat`. The name in it may contain anything, also blanks and parentheses.
+fn parse_stat(stat: &str) -> Option<Stat> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some(Stat { state, start_ticks: fields.nth(18)?.parse().ok()? })
+}
+
+/// A process that cannot be mistaken for another one as long as this value lives. It need not be
+/// a child of ours.
+#[derive(Debug)]
+pub struct Held {
+    identity: Identity,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+impl Held {
+    /// Takes hold of a process, if it still lives. Needs a tokio runtime.
+    pub fn open(identity: Identity) -> Result<Option<Self>, ProcessError> {
+        let failed =
+            |source| ProcessError::Io { action: "take hold of", pid: identity.pid, source };
+        let pidfd = match crate::sys::pidfd_open(identity.pid) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            pidfd => pidfd.map_err(failed)?,
+        };
+        // Looked at after it was opened: who had the pid then and has the right start time now is
+        // the one we hold.
+        if !identity.is_alive()? {
+            return Ok(None);
+        }
+        let pidfd = crate::sys::readable(pidfd).map_err(failed)?;
+        Ok(Some(Self { identity, pidfd }))
+    }
+
+    /// Takes hold of a child that was not waited for yet, whether it still lives or not.
+    fn child(pid: u32) -> Result<Self, ProcessError> {
+        let failed = |source| ProcessError::Io { action: "take hold of", pid, source };
+        let stat = read_stat(pid)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let pidfd = crate::sys::pidfd_open(pid).and_then(crate::sys::readable).map_err(failed)?;
+        Ok(Self { identity: Identity { pid, start_ticks: stat.start_ticks }, pidfd })
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Returns when the process has ended.
+    pub async fn ended(&self) -> Result<(), ProcessError> {
+        match self.pidfd.readable().await {
+            Ok(_) => Ok(()),
+            Err(source) => {
+                Err(ProcessError::Io { action: "wait for", pid: self.identity.pid, source })
+            }
+        }
+    }
+
+    /// Sends a signal. Ended already: fine.
+    pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        match crate::sys::pidfd_send_signal(self.pidfd.as_raw_fd(), signal as libc::c_int) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            sent => sent.map_err(|source| ProcessError::Io {
+                action: "send a signal to",
+                pid: self.identity.pid,
+                source,
+            }),
+        }
+    }
+
+    /// Ends the process, whatever it is doing, and returns when it has ended.
+    pub async fn kill(&self) -> Result<(), ProcessError> {
+        self.signal(Signal::SIGKILL)?;
+        self.ended().await
+    }
+}
+
+/// A program to be started so that it lives on without us.
+#[derive(Debug)]
+pub struct Detached {
+    pub program: PathBuf,
+    pub arguments: Vec<OsString>,
+    /// Where its errors go; none: nowhere.
+    pub errors: Option<File>,
+    /// The systemd scope it gets, where systemd runs: then not even stopping the daemon's unit
+    /// reaches it.
+    pub scope: Option<String>,
+}
+
+impl Detached {
+    /// Starts it in a session of its own: no signal to our terminal or group reaches it. Needs a
+    /// tokio runtime, which collects it when it ends while we still live.
+    pub fn start(self) -> Result<Held, ProcessError> {
+        let failed = |source| ProcessError::Start { program: self.program.clone(), source };
+        let mut command = match &self.scope {
+            Some(scope) if has_systemd() => {
+                let mut command = Command::new("systemd-run");
+                command.args(["--quiet", "--scope", "--collect", "--unit", scope, "--"]);
+                command.arg(&self.program);
+                command
+            }
+            _ => Command::new(&self.program),
+        };
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        match &self.errors {
+            Some(file) => command.stderr(file.try_clone().map_err(failed)?),
+            None => command.stderr(Stdio::null()),
+        };
+        crate::sys::in_own_session(&mut command);
+        let mut child = command.spawn().map_err(failed)?;
+        let pid = child.id();
+        let (held, until_ended) = (Held::child(pid)?, Held::child(pid)?);
+        tokio::spawn(async move {
+            // Should waiting fail, the child is collected when the daemon ends.
+            if until_ended.ended().await.is_ok() {
+                let _ = child.wait();
+            }
+        });
+        Ok(held)
+    }
+}
+
+fn has_systemd() -> bool {
+    std::path::Path::new("/run/systemd/system").is_dir()
+}
+
+/// A user of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Looks up the user that engines run as.
+pub fn user(name: &str) -> Result<User, ProcessError> {
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) => {
+            Ok(User { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+        }
+        Ok(None) => Err(ProcessError::NoUser { name: name.to_owned() }),
+        Err(errno) => {
+            Err(ProcessError::UserUnreadable { name: name.to_owned(), source: errno.into() })
+        }
+    }
+}
+
+/// Looks up the user that this process runs as.
+pub fn own_user() -> User {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let known = nix::unistd::User::from_uid(uid).ok().flatten();
+    let name = known.map_or_else(|| uid.to_string(), |user| user.name);
+    User { name, uid: uid.as_raw(), gid: gid.as_raw() }
+}
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Returns the id of this boot: after the host has rebooted it is another one, and no process
+/// from before lives.
+pub fn boot_id() -> Result<String, ProcessError> {
+    let id = std::fs::read_to_string(BOOT_ID);
+    id.map(|id| id.trim().to_owned()).map_err(|source| ProcessError::NoBootId { source })
+}
+
+#[cfg(test)]
+mod tests;

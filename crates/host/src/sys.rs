@@ -6,7 +6,11 @@
 
 use nix::libc;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 nix::ioctl_read!(fs_ioc_getflags, b'f', 1, libc::c_long);
 nix::ioctl_write_ptr!(fs_ioc_setflags, b'f', 2, libc::c_long);
@@ -43,4 +47,35 @@ pub(crate) fn set_tap(tun: RawFd, name: &str, flags: libc::c_int) -> io::Result<
     // name ends with a zero.
     unsafe { tun_set_iff(tun, &raw const request) }?;
     Ok(())
+}
+
+/// Takes hold of a process.
+pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers and touches no memory of ours.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let descriptor = nix::errno::Errno::result(descriptor)?;
+    let descriptor = RawFd::try_from(descriptor).expect("descriptors are small");
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+pub(crate) fn pidfd_send_signal(pidfd: RawFd, signal: libc::c_int) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the kernel accepts a null `info`, and touches no other memory of ours.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, no_info, 0) };
+    nix::errno::Errno::result(sent)?;
+    Ok(())
+}
+
+/// Makes the command's process lead a session of its own.
+pub(crate) fn in_own_session(command: &mut Command) {
+    // SAFETY: between fork and exec, `setsid` is allowed: it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
+}
+
+/// Lets a task wait until a descriptor is readable. Needs a tokio runtime.
+pub(crate) fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open descriptor all its life, also when it is moved.
+    let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    Ok(registered?)
 }
