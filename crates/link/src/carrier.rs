@@ -14,29 +14,64 @@
 //! digests them, and ends when its daemon says so, or when nobody has needed it for a while. If it
 //! dies, both engines see closed sockets and the attempt ends safely.
 
+mod channel;
 mod config;
 mod control;
+mod frames;
+mod meter;
+mod process;
+mod server;
 mod spawn;
 mod status;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod window;
 
 pub use config::{Config, ConfigError, Meet, Side};
 pub use control::{Control, ControlError};
 pub use spawn::{SpawnError, spawn};
 pub use status::{ChannelStatus, End, Flow, Status};
 
+use crate::identity::{Identity, IdentityError};
+use process::Carrier;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use whimbrel_model::problem::chain;
+
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("failed to carry")]
+    Io(#[from] io::Error),
+}
 
 /// Runs the carrying process described in `directory`, until it is done.
 pub fn run(directory: &Path) -> ExitCode {
-    match config::Config::load(directory) {
-        Ok(config) => {
-            tracing::info!(handoff = %config.handoff, "not carrying yet");
-            ExitCode::FAILURE
-        }
+    // A process that is a group's leader already cannot leave, and need not.
+    let _ = rustix::process::setsid();
+    match try_run(directory) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = whimbrel_model::problem::chain(&error), "cannot carry");
+            tracing::error!(error = chain(&error), "cannot carry");
             ExitCode::FAILURE
         }
     }
+}
+
+fn try_run(directory: &Path) -> Result<(), RunError> {
+    let config = Config::load(directory)?;
+    let identity = Identity::load(&config.identity)?;
+    let carrier = Carrier::new(config, identity, directory);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(carrier.run(|| {
+        let mut stdout = io::stdout();
+        stdout.write_all(spawn::READY)?;
+        stdout.flush()
+    }))?;
+    Ok(())
 }

@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! The life of a carrying process.
+//!
+//! It opens channels strictly in the engine's order: channel n only once both ends of n-1 are
+//! connected, because some engines take the first connection they get for the main one. The first
+//! channel that is lost ends them all. It ends when its daemon has said so and the channels are
+//! through, or when there was neither a channel nor a word of a daemon for [`ABANDONED_AFTER`].
+
+use super::channel::{self, CarryError};
+use super::config::{Config, Meet, Side};
+use super::control::STATUS_FILE;
+use super::frames::{Frame, Open, Parser, REASON_BYTES_MAX, VERSION};
+use super::meter::Meter;
+use super::server;
+use super::status::Status;
+use super::throttle::Throttle;
+use crate::conn::tune;
+use crate::identity::Identity;
+use crate::tls::{self, ALPN_CARRY};
+use bytes::BytesMut;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio_rustls::TlsStream;
+use whimbrel_model::problem::chain;
+
+/// A process that nobody needs ends after this long.
+const ABANDONED_AFTER: Duration = Duration::from_secs(600);
+/// How long the peer may take to accept a connection, and then to open a channel.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Connections that may be in their handshake at once.
+const HANDSHAKES_MAX: usize = 8;
+/// The kernel's buffer between this process and the engine that receives.
+const ENGINE_BUFFER: usize = 128 << 10;
+/// How long the engine may take to be connected to.
+const ENGINE_MAX: Duration = Duration::from_secs(5);
+
+type Link = TlsStream<TcpStream>;
+
+/// One carrying process.
+pub(super) struct Carrier {
+    config: Config,
+    identity: Identity,
+    directory: PathBuf,
+    throttle: Arc<Throttle>,
+    state: Mutex<State>,
+    /// Something in `state` has changed.
+    changed: Notify,
+    handshakes: Arc<Semaphore>,
+}
+
+struct State {
+    /// In their order.
+    channels: Vec<Arc<Meter>>,
+    /// A channel of the target that is being opened.
+    is_opening: bool,
+    running: usize,
+    problem: Option<String>,
+    is_closing: bool,
+    /// When a daemon last said something, or a channel last ran.
+    needed: Instant,
+}
+
+impl Carrier {
+    pub(super) fn new(config: Config, identity: Identity, directory: &Path) -> Arc<Self> {
+        let state = State {
+            channels: Vec::new(),
+            is_opening: false,
+            running: 0,
+            problem: None,
+            is_closing: false,
+            needed: Instant::now(),
+        };
+        Arc::new(Self {
+            throttle: Arc::new(Throttle::new(config.bandwidth)),
+            config,
+            identity,
+            directory: directory.to_owned(),
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves until it is no longer needed. The engine's socket and the control socket exist when
+    /// `ready` is called.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        ready: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let control = server::bind(&self.directory)?;
+        let engine = self.listen_for_engine()?;
+        ready()?;
+        tokio::spawn(server::serve(self.clone(), control));
+        if let Some(listener) = engine {
+            tokio::spawn(self.clone().open_from_engine(listener));
+        }
+        self.until_done().await;
+        let status = self.status();
+        write_status(&self.directory, &status)?;
+        if let Meet::Listen { path, .. } = &self.config.engine {
+            let _ = std::fs::remove_file(path);
+        }
+        server::unbind(&self.directory);
+        Ok(())
+    }
+
+    fn listen_for_engine(&self) -> io::Result<Option<UnixListener>> {
+        let Meet::Listen { path, owner } = &self.config.engine else { return Ok(None) };
+        let _ = std::fs::remove_file(path);
+        let listener = UnixListener::bind(path)?;
+        if let &Some((uid, gid)) = owner {
+            std::os::unix::fs::chown(path, Some(uid), Some(gid))?;
+        }
+        Ok(Some(listener))
+    }
+
+    async fn until_done(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let left = {
+                let state = self.lock();
+                let is_idle = state.running == 0 && !state.is_opening;
+                if is_idle && (state.is_closing || state.needed.elapsed() >= ABANDONED_AFTER) {
+                    return;
+                }
+                match is_idle {
+                    true => ABANDONED_AFTER.saturating_sub(state.needed.elapsed()),
+                    false => ABANDONED_AFTER,
+                }
+            };
+            let _ = tokio::time::timeout(left, changed).await;
+        }
+    }
+
+    // What the daemon asks.
+
+    pub(super) fn heard_from_daemon(&self) {
+        self.lock().needed = Instant::now();
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let state = self.lock();
+        let expected = usize::try_from(self.config.connections).unwrap_or(usize::MAX);
+        let idle = state.channels.iter().map(|meter| meter.last_byte().elapsed()).min();
+        Status {
+            channels: state.channels.iter().map(|meter| meter.status()).collect(),
+            is_finished: state.channels.len() == expected
+                && state.channels.iter().all(|meter| meter.has_ended()),
+            problem: state.problem.clone(),
+            idle: idle.unwrap_or_default(),
+            round_trip: state.channels.iter().filter_map(|m| m.shortest_round_trip()).min(),
+        }
+    }
+
+    pub(super) fn set_bandwidth(&self, bytes_per_second: Option<u64>) {
+        self.throttle.set(bytes_per_second);
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().is_closing = true;
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn cut(&self) {
+        self.lose("the daemon ended it".to_owned());
+        self.close();
+    }
+
+    /// Ends every channel, because of `problem`.
+    fn lose(&self, problem: String) {
+        let mut state = self.lock();
+        if state.problem.is_none() {
+            tracing::warn!(problem, "the attempt is over");
+            state.problem = Some(problem);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    async fn lost(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.lock().problem.is_some() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    // The source.
+
+    /// Opens a channel for each connection of the engine, in order.
+    async fn open_from_engine(self: Arc<Self>, listener: UnixListener) {
+        let Side::Source { addresses } = self.config.side.clone() else { return };
+        let mut best = None;
+        for channel in 0..self.config.connections {
+            let engine = tokio::select! {
+                accepted = listener.accept() => accepted.map(|(engine, _)| engine),
+                () = self.lost() => return,
+            };
+            let opened = tokio::select! {
+                opened = self.open(engine, channel, &addresses, &mut best) => opened,
+                () = self.lost() => return,
+            };
+            match opened {
+                Ok((link, buffer, engine)) => self.start(link, buffer, engine),
+                Err(problem) => {
+                    return self.lose(format!("channel {channel} was not opened: {problem}"));
+                }
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        engine: io::Result<UnixStream>,
+        channel: u32,
+        addresses: &[SocketAddr],
+        best: &mut Option<SocketAddr>,
+    ) -> Result<(Link, BytesMut, UnixStream), String> {
+        let engine = engine.map_err(|e| chain(&e))?;
+        // The address that answered once is the one for the rest.
+        let candidates: Vec<SocketAddr> = best.iter().chain(addresses).copied().collect();
+        let (tcp, address) = connect(&candidates).await?;
+        *best = Some(address);
+        tune(&tcp);
+        let name = tls::carry_name(self.config.handoff);
+        let link = tls::connect(&self.identity, self.config.peer, ALPN_CARRY, name, tcp).await;
+        let mut link = Link::Client(link.map_err(|e| chain(&e))?);
+        let open = Frame::Open(Open {
+            version: VERSION,
+            channel: u16::try_from(channel).expect("there are few channels"),
+            channels: u16::try_from(self.config.connections).expect("there are few channels"),
+            handoff: self.config.handoff,
+        });
+        send(&mut link, &open).await.map_err(|e| chain(&e))?;
+        match greeting(&mut link).await? {
+            (Frame::Ready, rest) => Ok((link, rest, engine)),
+            (Frame::Refused { reason }, _) => Err(reason),
+            _ => Err("the other side answered something else than was asked".to_owned()),
+        }
+    }
+
+    // The target.
+
+    /// Takes a connection from the daemon that asked for this handoff.
+    pub(super) fn adopt(self: &Arc<Self>, tcp: std::net::TcpStream) {
+        let Ok(place) = self.handshakes.clone().try_acquire_owned() else {
+            return tracing::warn!("refused a connection: too many are in their handshake");
+        };
+        let carrier = self.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            tokio::select! {
+                outcome = carrier.receive(tcp) => {
+                    if let Err(reason) = outcome {
+                        // Anybody can come here who has seen the handoff's name on the wire: no
+                        // reason to end the attempt.
+                        tracing::warn!(reason, "refused a connection");
+                    }
+                }
+                () = carrier.lost() => {}
+            }
+        });
+    }
+
+    async fn receive(self: &Arc<Self>, tcp: std::net::TcpStream) -> Result<(), String> {
+        tcp.set_nonblocking(true).map_err(|e| chain(&e))?;
+        let tcp = TcpStream::from_std(tcp).map_err(|e| chain(&e))?;
+        tune(&tcp);
+        let link = tls::accept_exactly(&self.identity, self.config.peer, ALPN_CARRY, tcp).await;
+        let mut link = Link::Server(link.map_err(|e| chain(&e))?);
+        let (frame, rest) = greeting(&mut link).await?;
+        let Frame::Open(open) = frame else {
+            return Err("it did not open a channel".to_owned());
+        };
+        // From here on it is the peer who speaks, and an error is an error of the attempt.
+        let (path, _turn) = self.take_turn()?;
+        let opened = match self.check(open) {
+            Ok(()) => connect_engine(&path).await,
+            Err(problem) => Err(problem),
+        };
+        let outcome = match opened {
+            Ok(engine) => match send(&mut link, &Frame::Ready).await {
+                Ok(()) => {
+                    self.start(link, rest, engine);
+                    Ok(())
+                }
+                Err(error) => Err(chain(&error)),
+            },
+            Err(reason) => {
+                let refused = Frame::Refused { reason: reason.clone() };
+                let _ = send(&mut link, &refused).await;
+                Err(reason)
+            }
+        };
+        if let Err(problem) = &outcome {
+            self.lose(format!("channel {} was not opened: {problem}", open.channel));
+        }
+        outcome
+    }
+
+    /// Takes the turn to open a channel: one at a time.
+    fn take_turn(self: &Arc<Self>) -> Result<(PathBuf, Turn), String> {
+        let Meet::Connect(path) = &self.config.engine else {
+            return Err("the engine here connects, and nobody connects to it".to_owned());
+        };
+        let mut state = self.lock();
+        if state.is_opening || state.is_closing || state.problem.is_some() {
+            return Err("a channel came out of turn".to_owned());
+        }
+        state.is_opening = true;
+        Ok((path.clone(), Turn(self.clone())))
+    }
+
+    /// Checks that this is the next channel. The reason goes to the peer.
+    fn check(&self, open: Open) -> Result<(), String> {
+        let (next, connections) = (self.lock().channels.len(), self.config.connections);
+        let Open { version, channel, channels, handoff } = open;
+        if version != VERSION {
+            Err(format!("this side speaks version {VERSION}, and was asked for {version}"))
+        } else if handoff != self.config.handoff {
+            Err(format!("this side carries {}", self.config.handoff))
+        } else if u32::from(channels) != connections {
+            Err(format!("this side expects {connections} channels, and was offered {channels}"))
+        } else if usize::from(channel) != next || u32::from(channel) >= connections {
+            Err(format!("channel {channel} came where {next} was expected"))
+        } else {
+            Ok(())
+        }
+    }
+
+    // Either.
+
+    fn start(self: &Arc<Self>, link: Link, buffer: BytesMut, engine: UnixStream) {
+        let meter = Arc::new(Meter::new(Instant::now()));
+        let mut state = self.lock();
+        let number = state.channels.len();
+        state.channels.push(meter.clone());
+        state.running += 1;
+        drop(state);
+        let carrier = self.clone();
+        tokio::spawn(async move {
+            let throttle = carrier.throttle.clone();
+            let outcome = tokio::select! {
+                outcome = channel::carry(link, buffer, engine, meter, throttle) => outcome,
+                // Dropping it closes the engine's socket.
+                () = carrier.lost() => Ok(()),
+            };
+            carrier.ended(number, outcome);
+        });
+    }
+
+    fn ended(&self, number: usize, outcome: Result<(), CarryError>) {
+        if let Err(error) = outcome {
+            self.lose(format!("channel {number}: {}", chain(&error)));
+        }
+        let mut state = self.lock();
+        state.running -= 1;
+        state.needed = Instant::now();
+        drop(state);
+        self.changed.notify_waiters();
+    }
+}
+
+/// The turn to open a channel; dropping it lets the next one in.
+struct Turn(Arc<Carrier>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.lock().is_opening = false;
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// Connects to the first address that answers.
+async fn connect(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), String> {
+    let mut last = "no address is known".to_owned();
+    for &address in addresses {
+        match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => return Ok((tcp, address)),
+            Ok(Err(error)) => last = format!("{address}: {error}"),
+            Err(_) => last = format!("{address} did not answer"),
+        }
+    }
+    Err(last)
+}
+
+async fn connect_engine(path: &Path) -> Result<UnixStream, String> {
+    let connected = tokio::time::timeout(ENGINE_MAX, UnixStream::connect(path)).await;
+    match connected {
+        Ok(Ok(engine)) => {
+            // What waits here waits behind everything else: the engine's acceptance should mean
+            // that it is about to read.
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size(&engine, ENGINE_BUFFER);
+            Ok(engine)
+        }
+        Ok(Err(error)) => Err(format!("the engine at `{}`: {error}", path.display())),
+        Err(_) => Err(format!("the engine at `{}` does not accept", path.display())),
+    }
+}
+
+async fn send(link: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    frame.write(&mut bytes);
+    link.write_all(&bytes).await?;
+    link.flush().await
+}
+
+/// Reads the first frame, with a deadline, and what came behind it.
+async fn greeting(link: &mut (impl AsyncRead + Unpin)) -> Result<(Frame, BytesMut), String> {
+    let mut buffer = BytesMut::with_capacity(2 * REASON_BYTES_MAX);
+    let mut parser = Parser::default();
+    let read = tokio::time::timeout(CONNECT_MAX, async {
+        loop {
+            if let Some(frame) = parser.next(&mut buffer).map_err(|e| chain(&e))? {
+                return Ok(frame);
+            }
+            match link.read_buf(&mut buffer).await {
+                Ok(0) => return Err("the other side closed the connection".to_owned()),
+                Ok(_) => {}
+                Err(error) => return Err(chain(&error)),
+            }
+        }
+    });
+    let frame = read.await.map_err(|_| "the other side did not answer".to_owned())??;
+    Ok((frame, buffer))
+}
+
+/// Leaves the last status for a daemon that asks later.
+fn write_status(directory: &Path, status: &Status) -> io::Result<()> {
+    let fresh = directory.join("status.new");
+    let mut file = std::fs::File::create(&fresh)?;
+    file.write_all(status.to_json().as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, directory.join(STATUS_FILE))
+}

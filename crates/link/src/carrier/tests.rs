@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Two carrying processes, in one process, on loopback, between engines that are plain sockets.
+
+use super::config::{Config, Meet, Side};
+use super::process::Carrier;
+use super::status::{End, Status};
+use crate::identity::Identity;
+use proptest::prelude::*;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use whimbrel_model::id::HandoffId;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Both sides, and the path of each engine's socket.
+struct Pair {
+    source: Arc<Carrier>,
+    target: Arc<Carrier>,
+    source_engine: PathBuf,
+    /// What the target's engine listens on.
+    target_engine: UnixListener,
+    /// The bytes that the link may carry from the source before it is cut.
+    _home: tempfile::TempDir,
+}
+
+/// Where the link is cut: after so many bytes from the source.
+#[derive(Clone, Copy)]
+struct CutAfter(usize);
+
+impl Pair {
+    async fn new(connections: u32, cut: Option<CutAfter>) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let [alpha, beta] = [(); 2].map(|()| Identity::generate().unwrap());
+        let handoff = HandoffId(uuid::Uuid::new_v4());
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = port.local_addr().unwrap();
+        let paths = ["source", "target"].map(|side| home.path().join(side));
+        paths.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+        let [source_engine, target_engine] = [0, 1].map(|i| paths[i].join("engine.sock"));
+        let config = |peer: &Identity, side, engine| Config {
+            handoff,
+            identity: PathBuf::new(),
+            peer: peer.id(),
+            side,
+            engine,
+            connections,
+            bandwidth: None,
+        };
+        let meet = Meet::Listen { path: source_engine.clone(), owner: None };
+        let source = config(&beta, Side::Source { addresses: vec![address] }, meet);
+        let target = config(&alpha, Side::Target, Meet::Connect(target_engine.clone()));
+        let source = Carrier::new(source, alpha, &paths[0]);
+        let target = Carrier::new(target, beta, &paths[1]);
+        let listener = UnixListener::bind(&target_engine).unwrap();
+        for carrier in [&source, &target] {
+            let (ready, is_ready) = tokio::sync::oneshot::channel();
+            tokio::spawn(carrier.clone().run(move || {
+                let _ = ready.send(());
+                Ok(())
+            }));
+            is_ready.await.unwrap();
+        }
+        tokio::spawn(hand_over(port, target.clone(), cut));
+        Self { source, target, source_engine, target_engine: listener, _home: home }
+    }
+
+    /// Opens the next channel, and returns the engines' ends.
+    async fn open(&self) -> (UnixStream, UnixStream) {
+        let source = UnixStream::connect(&self.source_engine).await.unwrap();
+        let (target, _) = in_time(self.target_engine.accept()).await.unwrap();
+        (source, target)
+    }
+
+    async fn until(&self, holds: impl Fn(&Status, &Status) -> bool) -> (Status, Status) {
+        in_time(async {
+            loop {
+                let (source, target) = (self.source.status(), self.target.status());
+                if holds(&source, &target) {
+                    return (source, target);
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+    }
+}
+
+/// What the daemon of the target does, with a link that may be cut.
+async fn hand_over(port: TcpListener, target: Arc<Carrier>, cut: Option<CutAfter>) {
+    loop {
+        let (outer, _) = port.accept().await.unwrap();
+        match cut {
+            None => target.adopt(outer.into_std().unwrap()),
+            Some(cut) => {
+                let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let near = TcpStream::connect(inner.local_addr().unwrap()).await.unwrap();
+                target.adopt(inner.accept().await.unwrap().0.into_std().unwrap());
+                tokio::spawn(cut_after(outer, near, cut));
+            }
+        }
+    }
+}
+
+async fn cut_after(outer: TcpStream, near: TcpStream, CutAfter(mut left): CutAfter) {
+    let (mut from_source, mut to_source) = outer.into_split();
+    let (mut from_target, mut to_target) = near.into_split();
+    let back = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut from_target, &mut to_source).await;
+    });
+    let mut buffer = vec![0; 4096];
+    while left > 0 {
+        let most = left.min(buffer.len());
+        match from_source.read(&mut buffer[..most]).await {
+            Ok(length) if length > 0 => {
+                left -= length;
+                to_target.write_all(&buffer[..length]).await.unwrap();
+            }
+            _ => break,
+        }
+    }
+    back.abort();
+}
+
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("this takes no time")
+}
+
+fn some_bytes(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+async fn read_all(stream: &mut UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    in_time(stream.read_to_end(&mut bytes)).await.unwrap();
+    bytes
+}
+
+/// A migration of three channels: everything arrives in order, both ways, each side hears of the
+/// end the other has made, the digests are equal, and the processes end when they are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_arrives() {
+    let pair = Pair::new(3, None).await;
+    let forward = some_bytes(5_000_000);
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        let (mut source, mut target) = pair.open().await;
+        let bytes = forward.clone();
+        tasks.push(tokio::spawn(async move {
+            source.write_all(&bytes).await.unwrap();
+            source.shutdown().await.unwrap();
+            assert_eq!(read_all(&mut source).await, b"thanks");
+        }));
+        let expected = forward.clone();
+        tasks.push(tokio::spawn(async move {
+            assert!(read_all(&mut target).await == expected);
+            target.write_all(b"thanks").await.unwrap();
+        }));
+    }
+    for task in tasks {
+        in_time(task).await.unwrap();
+    }
+    let (source, target) = pair.until(|s, t| s.is_complete() && t.is_complete()).await;
+    assert!(source.has_sent_everything() && target.has_received_everything());
+    let digest = *blake3::hash(&forward).as_bytes();
+    for channel in [&source.channels[1].outgoing, &target.channels[1].incoming] {
+        assert_eq!(channel.end, Some(End::Complete { digest }));
+        assert_eq!((channel.bytes, channel.accepted_bytes), (5_000_000, 5_000_000));
+        assert!(channel.wire_bytes > 5_000_000);
+    }
+    assert_eq!(source.channels[0].incoming.bytes, 6);
+}
+
+/// A half-closed channel still carries the other direction, and a byte does not wait for more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_byte_leaves_at_once_and_half_closes_are_carried() {
+    let pair = Pair::new(1, None).await;
+    let (mut source, mut target) = pair.open().await;
+    let began = std::time::Instant::now();
+    for n in 0..100u8 {
+        source.write_u8(n).await.unwrap();
+        assert_eq!(in_time(target.read_u8()).await.unwrap(), n);
+        target.write_u8(n).await.unwrap();
+        assert_eq!(in_time(source.read_u8()).await.unwrap(), n);
+    }
+    // Each way would wait for a timer, if there were one: 200 of them.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    source.shutdown().await.unwrap();
+    assert_eq!(in_time(target.read(&mut [0])).await.unwrap(), 0);
+    target.write_all(b"more").await.unwrap();
+    target.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut source).await, b"more");
+}
+
+/// Both engines write far more than any buffer and read only afterwards, one after the other:
+/// an acknowledgement or the other direction stuck behind data would be a deadlock.
+#[tokio::test(flavor = "multi_thread")]
+async fn directions_do_not_wait_for_each_other() {
+    let pair = Pair::new(1, None).await;
+    let (mut source, mut target) = pair.open().await;
+    // As much as fits is written, and nobody reads it.
+    let chunk = vec![7; 64 << 10];
+    let mut forward = 0;
+    while let Ok(outcome) =
+        tokio::time::timeout(Duration::from_millis(300), source.write(&chunk)).await
+    {
+        forward += outcome.unwrap();
+    }
+    // Memory is bounded, ...
+    assert!(forward < 12 << 20, "{forward}");
+    // ... and the other direction works all the same.
+    let back = some_bytes(3_000_000);
+    let sent = back.clone();
+    let (received, ()) = tokio::join!(
+        async {
+            let mut received = vec![0; back.len()];
+            in_time(source.read_exact(&mut received)).await.unwrap();
+            received
+        },
+        async { target.write_all(&sent).await.unwrap() },
+    );
+    assert!(received == back);
+    source.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut target).await.len(), forward);
+}
+
+/// An engine that closes its socket while the other still writes: the other learns it as from a
+/// socket of its own, and nobody calls it a cut link.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_wants_no_more_says_so() {
+    let pair = Pair::new(1, None).await;
+    let (mut source, target) = pair.open().await;
+    drop(target);
+    let chunk = vec![7; 64 << 10];
+    let error = in_time(async {
+        loop {
+            if let Err(error) = source.write_all(&chunk).await {
+                return error;
+            }
+        }
+    });
+    assert_eq!(error.await.kind(), std::io::ErrorKind::BrokenPipe);
+    drop(source);
+    let (source, target) = pair.until(|s, t| s.is_finished && t.is_finished).await;
+    assert_eq!(source.channels[0].outgoing.end, Some(End::Stopped));
+    assert_eq!(target.channels[0].incoming.end, Some(End::Stopped));
+    assert_eq!((source.problem, target.problem), (None, None));
+}
+
+/// The daemon's kill switch: both engines see closed sockets, on both hosts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_ends_both_engines() {
+    let pair = Pair::new(2, None).await;
+    let (mut source, mut target) = pair.open().await;
+    source.write_all(b"abc").await.unwrap();
+    in_time(target.read_exact(&mut [0; 3])).await.unwrap();
+    pair.source.cut();
+    assert_eq!(read_all(&mut source).await, b"");
+    assert_eq!(read_all(&mut target).await, b"");
+    let (source, target) = pair.until(|s, t| s.problem.is_some() && t.problem.is_some()).await;
+    assert!(!source.is_complete() && !target.is_complete());
+}
+
+/// The limit holds for both channels together.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bandwidth_is_limited() {
+    let pair = Pair::new(2, None).await;
+    pair.source.set_bandwidth(Some(4_000_000));
+    let began = std::time::Instant::now();
+    let mut tasks = Vec::new();
+    for _ in 0..2 {
+        let (mut source, mut target) = pair.open().await;
+        tasks.push(tokio::spawn(async move {
+            source.write_all(&vec![1; 1_000_000]).await.unwrap();
+            source.shutdown().await.unwrap();
+            std::mem::forget(source);
+        }));
+        tasks.push(tokio::spawn(async move {
+            assert_eq!(read_all(&mut target).await.len(), 1_000_000);
+        }));
+    }
+    for task in tasks {
+        in_time(task).await.unwrap();
+    }
+    assert!(began.elapsed() > Duration::from_millis(400), "{:?}", began.elapsed());
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Wherever the link is cut, in the handshake or behind it: both engines see closed sockets,
+    /// what arrived is a prefix of what was sent, and neither side takes it for complete.
+    #[test]
+    fn a_cut_at_any_byte_ends_both_engines(cut in prop_oneof![0usize..6000, 6000usize..400_000]) {
+        runtime().block_on(async {
+            let pair = Pair::new(1, Some(CutAfter(cut))).await;
+            let sent = some_bytes(500_000);
+            let mut source = UnixStream::connect(&pair.source_engine).await.unwrap();
+            let bytes = sent.clone();
+            let writer = tokio::spawn(async move {
+                // Ends with an error, or because everything fitted into buffers.
+                let _ = source.write_all(&bytes).await;
+                let mut rest = Vec::new();
+                let _ = source.read_to_end(&mut rest).await;
+                rest
+            });
+            let reader = async {
+                // The cut may come before the target's engine was ever connected.
+                let mut received = Vec::new();
+                tokio::select! {
+                    accepted = pair.target_engine.accept() => {
+                        let _ = accepted.unwrap().0.read_to_end(&mut received).await;
+                    }
+                    _ = pair.until(|s, t| s.problem.is_some() && t.channels.is_empty()) => {}
+                }
+                received
+            };
+            let received = in_time(reader).await;
+            prop_assert_eq!(in_time(writer).await.unwrap(), b"");
+            prop_assert!(sent.starts_with(&received));
+            let (source, target) = pair.until(|s, _| s.problem.is_some()).await;
+            prop_assert!(!source.has_sent_everything());
+            prop_assert!(!target.has_received_everything());
+            Ok(())
+        })?;
+    }
+}
