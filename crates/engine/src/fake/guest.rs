@@ -52,6 +52,10 @@ pub(super) struct State {
     /// Launched to receive, and not everything is here yet.
     is_incoming: bool,
     migration: Migration,
+    /// As with QEMU, a guest that boots here counts as having run.
+    has_run: bool,
+    /// Was sent away, and has not been resumed since.
+    has_left: bool,
     /// Ends the task that sends.
     sending: Option<AbortHandle>,
     was_running: bool,
@@ -79,6 +83,8 @@ impl Body {
                 run: RunState::Paused,
                 memory_size: launch.passport.memory,
                 is_incoming: launch.start == Start::Incoming,
+                has_run: launch.start == Start::Boot,
+                has_left: false,
                 migration: Migration::None,
                 sending: None,
                 was_running: false,
@@ -114,9 +120,13 @@ impl Body {
 
     /// Changes what the guest is doing, and tells.
     pub(super) fn enter(&self, run: RunState) {
-        let was = std::mem::replace(&mut self.state().run, run);
-        if was == run {
-            return;
+        {
+            let mut state = self.state();
+            state.has_run |= run == RunState::Running;
+            state.has_left &= run != RunState::Running;
+            if std::mem::replace(&mut state.run, run) == run {
+                return;
+            }
         }
         match run {
             RunState::Running => self.tell(EngineEvent::Resumed),
@@ -208,6 +218,7 @@ impl Body {
             }
             state.sending = None;
             let has_moved = matches!(state.migration, Migration::Completed(_));
+            state.has_left = has_moved;
             (std::mem::take(&mut state.was_running), has_moved)
         };
         if was_running && !has_moved {
@@ -270,6 +281,10 @@ impl State {
 impl Instance for FakeInstance {
     fn process(&self) -> Process {
         self.0.process
+    }
+
+    fn has_run(&self) -> bool {
+        self.0.state().has_run
     }
 
     async fn run_state(&self) -> Result<RunState, EngineError> {
@@ -361,8 +376,11 @@ impl Instance for FakeInstance {
                 (Migration::Active(_) | Migration::Switching(_), _) => {
                     return Err(self.0.refused("send", "it is moving already"));
                 }
-                (Migration::Completed(_), RunState::Paused) => {
-                    return Err(self.0.refused("send", "it has already moved, or never ran here"));
+                (Migration::Completed(_), _) if !state.has_run => {
+                    return Err(self.0.refused("send", "it arrived paused and never ran here"));
+                }
+                (Migration::Completed(_), RunState::Paused) if state.has_left => {
+                    return Err(self.0.refused("send", "it has already moved from here"));
                 }
                 _ => {}
             }

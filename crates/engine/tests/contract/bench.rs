@@ -303,9 +303,8 @@ async fn pump(
 ) {
     let mut buffer = vec![0; 64 << 10];
     let mut passed = 0;
-    loop {
-        // Reads first and holds then, so that an end that closes is seen while nothing passes.
-        let Ok(count @ 1..) = from.read(&mut buffer).await else { break };
+    // Reads first and holds then, so that an end that closes is seen while nothing passes.
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
         passed += count as u64;
         let is_free = limits.wait_for(|limits| passed <= limit(limits));
         tokio::select! {

@@ -73,6 +73,7 @@ async fn moves_with(kind: Kind, options: MigrationOptions) {
     // Nobody runs: who does is not for the engines to decide.
     assert_eq!(journey.source.run_state().await.unwrap(), RunState::Paused);
     assert_eq!(journey.target.run_state().await.unwrap(), RunState::Paused);
+    assert!(journey.source.has_run() && !journey.target.has_run());
     let Migration::Completed(progress) = completed else { panic!("{completed:?}") };
     let steps = progress.pause;
     assert!(steps.stopped.unwrap() <= steps.switching.unwrap(), "{steps:?}");
@@ -127,6 +128,7 @@ async fn a_guest_that_never_ran_here_is_not_moved_on(kind: Kind) {
     drop(journey.target);
     let attach = || journey.bench.engine.attach(journey.defined.id, &beta);
     let guest = attach().await.unwrap().unwrap();
+    assert!(!guest.has_run(), "a new daemon knows it, too");
     let third = journey.bench.launch(&journey.defined, "gamma", Start::Incoming).await;
     let listening = third.receive(options()).await.unwrap();
     let wire = Wire::new(journey.bench.folder.path(), listening, Limits::NONE);
