@@ -9,8 +9,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program talks to a person")]
 
 pub mod apt;
+pub mod bench;
 pub mod command;
 pub mod cpio;
+pub mod demo;
 pub mod disk;
 pub mod image;
 pub mod lab;
@@ -18,5 +20,6 @@ pub mod qemu;
 pub mod runner;
 pub mod scene;
 pub mod setting;
+pub mod soak;
 pub mod stories;
 pub mod witness;

@@ -24,20 +24,61 @@ enum Command {
         /// Stories told at a time
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// Leaves out a group
+        #[arg(long)]
+        except: Vec<String>,
     },
     /// Tells one story in this process
     Tell { name: String },
     /// Lists the stories
     List,
+    /// Shows a guest that moves between two hosts
+    Demo {
+        /// Leaves the hosts and the guest standing
+        #[arg(long, conflicts_with = "clean")]
+        keep: bool,
+        /// Only removes what an earlier demo left standing
+        #[arg(long)]
+        clean: bool,
+        /// One host, user networking: what works for everybody
+        #[arg(long)]
+        without_root: bool,
+    },
+    /// Something dies at a point of a migration
+    CrashMatrix {
+        /// A spread of the points
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Guests go back and forth
+    Soak {
+        #[arg(long, default_value_t = 20)]
+        count: usize,
+    },
+    /// Measures
+    Bench { name: String },
 }
 
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Run { names, jobs } => e2e::runner::run(&names, jobs),
+        Command::Run { names, jobs, except } => e2e::runner::run(&names, &except, jobs),
         Command::Tell { name } => e2e::runner::tell(&name),
         Command::List => {
             e2e::stories::STORIES.iter().for_each(|story| println!("{}", story.name));
             Ok(ExitCode::SUCCESS)
         }
+        Command::Demo { clean: true, .. } => {
+            e2e::demo::clean();
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Demo { without_root: true, .. } => done(e2e::demo::alone()),
+        Command::Demo { keep, .. } => done(e2e::demo::demo(keep)),
+        Command::CrashMatrix { .. } => e2e::runner::run(&["crash".to_owned()], &[], 2),
+        Command::Soak { count } => done(e2e::soak::soak(count)),
+        Command::Bench { name } => done(e2e::bench::bench(&name)),
     }
+}
+
+fn done(outcome: Result<()>) -> Result<ExitCode> {
+    outcome.map(|()| ExitCode::SUCCESS)
 }

@@ -51,9 +51,11 @@ pub fn tell(name: &str) -> Result<ExitCode> {
     }
 }
 
-/// Runs the stories of the named groups (all if none is named) and prints how each ended.
-pub fn run(wanted: &[String], jobs: usize) -> Result<ExitCode> {
-    let stories = select(wanted)?;
+/// Runs the stories of the named groups (all if none is named) but for some, and prints how each
+/// ended.
+pub fn run(wanted: &[String], except: &[String], jobs: usize) -> Result<ExitCode> {
+    let mut stories = select(wanted)?;
+    stories.retain(|story| !except.iter().any(|name| story.is_meant_by(name)));
     let setting = Setting::find()?;
     // Built once, before the stories would all do it at a time.
     setting.program()?;

@@ -176,7 +176,7 @@ bridge = "br0"
 }
 
 /// Invites another host and returns the token. The command may wait for the guest of honour.
-fn invite(host: &Host) -> Result<String> {
+pub fn invite(host: &Host) -> Result<String> {
     let mut child = host.spawn_whimbrel(&["host", "invite", "--json"])?;
     let lines = Lines::of(child.stdout.take().context("the output was asked for")?);
     let line = lines.wait_for("token", SOON)?;

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 ./x COMMAND
 
-  demo [--keep]        two hosts on this machine, a guest that moves between them (root)
+  demo [--keep|--clean] two hosts on this machine, a guest that moves between them (root)
   check                fast: format, clippy, tests of the pure crates
   test                 everything CI runs, with a time budget for each stage (root)
   e2e [NAME…]          stories on real QEMU, by group or name (root); `e2e --list` names them

@@ -14,12 +14,12 @@ use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const CONFIG: &str = "/etc/whimbrel/whimbrel.toml";
-const API_SOCKET: &str = "/run/whimbrel/api.sock";
+const API_SOCKET: &str = "/var/lib/whimbrel/api.sock";
 /// How long the daemon may take to answer after its start, or to end when asked.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a command may take unless it says otherwise.
@@ -183,6 +183,18 @@ impl Host {
         let mut command = Command::new(&self.program);
         command.args(arguments.iter().map(AsRef::as_ref)).env("NO_COLOR", "1");
         self.spawn(command)
+    }
+
+    /// Types a command of ours whose output goes where ours goes, for people to watch.
+    pub fn watch_whimbrel(&self, arguments: &[&str]) -> Result<ExitStatus> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).stdin(Stdio::null());
+        Ok(self.place.spawn(command)?.wait()?)
+    }
+
+    /// The program under test.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     fn typed<S: AsRef<str>>(&self, program: &Path, arguments: &[S]) -> String {
