@@ -173,6 +173,11 @@ impl LineSink {
         let _ = self.responder.reader.next::<crate::proto::Request>().await;
     }
 
+    /// Says why there will not be more.
+    pub async fn problem(self, problem: &Problem) -> Result<(), FrameError> {
+        self.responder.problem(problem).await
+    }
+
     /// Says that this was everything.
     pub async fn end(self) -> Result<(), FrameError> {
         self.responder.done().await

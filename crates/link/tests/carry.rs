@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Carrying processes as processes: started, left alone, killed.
+//!
+//! This program is its own `whimbrel carry DIR`, and its own daemon to kill. `carry measure` prints
+//! what two of them carry in a second.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use whimbrel_link::carrier::{self, Config, Control, Meet, Side, Status};
+use whimbrel_link::identity::Identity;
+use whimbrel_model::id::HandoffId;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["carry", directory] => return carrier::run(Path::new(directory)),
+        ["daemon", directory] => be_a_daemon(Path::new(directory)),
+        ["measure", channels] => runtime().block_on(measure(channels.parse().unwrap())),
+        // What a test runner asks of every test program.
+        ["--list", ..] => {}
+        _ => all(),
+    }
+    ExitCode::SUCCESS
+}
+
+fn all() {
+    let tests: [(&str, fn()); 4] = [
+        ("a_dead_daemon_disturbs_nothing", || runtime().block_on(a_dead_daemon_disturbs_nothing())),
+        ("a_killed_carrier_ends_both_engines", || {
+            runtime().block_on(a_killed_carrier_ends_both_engines());
+        }),
+        ("a_carrier_ends_when_it_is_told", || runtime().block_on(a_carrier_ends_when_it_is_told())),
+        ("a_carrier_that_cannot_start_says_why", || {
+            runtime().block_on(a_carrier_that_cannot_start_says_why());
+        }),
+    ];
+    for (name, test) in tests {
+        print!("test {name} ... ");
+        std::io::stdout().flush().unwrap();
+        test();
+        println!("ok");
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn myself() -> PathBuf {
+    std::env::current_exe().unwrap()
+}
+
+/// Two hosts' directories, and the engines' sockets.
+struct Lab {
+    home: tempfile::TempDir,
+    handoff: HandoffId,
+    port: TcpListener,
+    target_engine: UnixListener,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["source", "target"] {
+            std::fs::create_dir(home.path().join(name)).unwrap();
+            Identity::load_or_create(&home.path().join(name).join("identity")).unwrap();
+        }
+        let target_engine = UnixListener::bind(home.path().join("target/engine.sock")).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let handoff = HandoffId(uuid::Uuid::new_v4());
+        Self { home, handoff, port, target_engine }
+    }
+
+    fn directory(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn config(&self, name: &str, peer: &str, connections: u32) -> Config {
+        let directory = self.directory(name);
+        let (side, engine) = match name {
+            "source" => {
+                let addresses = vec![self.port.local_addr().unwrap()];
+                let path = directory.join("engine.sock");
+                (Side::Source { addresses }, Meet::Listen { path, owner: None })
+            }
+            _ => (Side::Target, Meet::Connect(directory.join("engine.sock"))),
+        };
+        let peer = Identity::load(&self.directory(peer).join("identity")).unwrap().id();
+        let identity = directory.join("identity");
+        let handoff = self.handoff;
+        Config { handoff, identity, peer, side, engine, connections, bandwidth: None }
+    }
+
+    async fn spawn(&self, name: &str, peer: &str, connections: u32) -> Control {
+        let config = self.config(name, peer, connections);
+        carrier::spawn(&myself(), &[], &self.directory(name), &config).await.unwrap()
+    }
+
+    /// Opens a channel, as the daemon of the target would let it.
+    async fn open(&self, target: &Control) -> (UnixStream, UnixStream) {
+        let path = self.directory("source").join("engine.sock");
+        let source = UnixStream::connect(path).await.unwrap();
+        let (tcp, _) = in_time(self.port.accept()).await.unwrap();
+        target.adopt(tcp.into_std().unwrap()).await.unwrap();
+        let (target, _) = in_time(self.target_engine.accept()).await.unwrap();
+        (source, target)
+    }
+}
+
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("this takes no time")
+}
+
+async fn until(control: &Control, holds: impl Fn(&Status) -> bool) -> Status {
+    in_time(async {
+        loop {
+            let status = control.status().await.unwrap();
+            if holds(&status) {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+}
+
+async fn until_gone(control: &Control) {
+    in_time(async {
+        while control.is_alive().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// Spawns both carrying processes and waits to be killed.
+fn be_a_daemon(home: &Path) {
+    runtime().block_on(async {
+        for name in ["source", "target"] {
+            let directory = home.join(name);
+            let config = Config::load(&directory).unwrap();
+            carrier::spawn(&myself(), &[], &directory, &config).await.unwrap();
+        }
+        println!("spawned");
+        std::future::pending::<()>().await;
+    });
+}
+
+/// A daemon starts both processes and is killed with SIGKILL in the middle: bytes go on, a new
+/// daemon finds them by their directories alone, and they are in sessions of their own.
+async fn a_dead_daemon_disturbs_nothing() {
+    let lab = Lab::new().await;
+    for (name, peer) in [("source", "target"), ("target", "source")] {
+        // Written by a first life, found by the daemon that will be killed.
+        let control = lab.spawn(name, peer, 1).await;
+        control.close().await.unwrap();
+        until_gone(&control).await;
+    }
+    let mut daemon = std::process::Command::new(myself())
+        .arg("daemon")
+        .arg(lab.home.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "spawned\n");
+    let [source, target] = ["source", "target"].map(|name| Control::new(&lab.directory(name)));
+    let (mut engine, mut other) = lab.open(&target).await;
+    engine.write_all(b"before").await.unwrap();
+    in_time(other.read_exact(&mut [0; 6])).await.unwrap();
+
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+
+    engine.write_all(b"after!").await.unwrap();
+    in_time(other.read_exact(&mut [0; 6])).await.unwrap();
+    let status = source.status().await.unwrap();
+    assert_eq!(status.channels[0].outgoing.bytes, 12);
+    assert_eq!(status.problem, None);
+    assert!(status.channels[0].is_connected);
+    for name in ["source", "target"] {
+        let pid = pid_of(&lab.directory(name)).await;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // Behind the name in parentheses: state, parent, group, session.
+        let session = stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap();
+        assert_eq!(session, pid.to_string());
+    }
+    drop((engine, other));
+    source.close().await.unwrap();
+    target.close().await.unwrap();
+    until_gone(&source).await;
+    until_gone(&target).await;
+    assert!(source.status().await.unwrap().is_complete());
+}
+
+async fn pid_of(directory: &Path) -> i32 {
+    let stream = UnixStream::connect(directory.join("carry.sock")).await.unwrap();
+    stream.peer_cred().unwrap().pid().unwrap()
+}
+
+/// If a carrying process dies, both engines see closed sockets, and the other one says so.
+async fn a_killed_carrier_ends_both_engines() {
+    let lab = Lab::new().await;
+    let source = lab.spawn("source", "target", 1).await;
+    let target = lab.spawn("target", "source", 1).await;
+    let (mut engine, mut other) = lab.open(&target).await;
+    engine.write_all(b"abc").await.unwrap();
+    in_time(other.read_exact(&mut [0; 3])).await.unwrap();
+    let pid = rustix::process::Pid::from_raw(pid_of(source.directory()).await).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let mut rest = Vec::new();
+    // A reset is as closed as an end.
+    let _ = in_time(engine.read_to_end(&mut rest)).await;
+    assert_eq!(in_time(other.read(&mut [0; 8])).await.unwrap(), 0);
+    let status = until(&target, |status| status.problem.is_some()).await;
+    assert!(!status.has_received_everything());
+    assert!(source.status().await.is_err());
+    target.close().await.unwrap();
+    until_gone(&target).await;
+}
+
+/// Closing waits for what is under way; afterwards the last status is still to be had, and nothing
+/// is left but files.
+async fn a_carrier_ends_when_it_is_told() {
+    let lab = Lab::new().await;
+    let source = lab.spawn("source", "target", 1).await;
+    let target = lab.spawn("target", "source", 1).await;
+    let (mut engine, mut other) = lab.open(&target).await;
+    source.close().await.unwrap();
+    target.close().await.unwrap();
+    engine.write_all(b"still here").await.unwrap();
+    in_time(other.read_exact(&mut [0; 10])).await.unwrap();
+    assert!(source.is_alive().await && target.is_alive().await);
+    engine.shutdown().await.unwrap();
+    other.shutdown().await.unwrap();
+    until_gone(&source).await;
+    until_gone(&target).await;
+    assert!(source.status().await.unwrap().has_sent_everything());
+    assert!(target.status().await.unwrap().has_received_everything());
+    assert!(!lab.directory("source").join("engine.sock").exists());
+    // Told again, it is as well.
+    source.close().await.unwrap();
+}
+
+/// The daemon hears why.
+async fn a_carrier_that_cannot_start_says_why() {
+    let lab = Lab::new().await;
+    let mut config = lab.config("source", "target", 1);
+    config.identity = lab.directory("nowhere");
+    let directory = lab.directory("source");
+    let error = carrier::spawn(&myself(), &[], &directory, &config).await.unwrap_err();
+    assert!(matches!(error, carrier::SpawnError::NotReady { .. }), "{error}");
+}
+
+/// Carries 2 GiB over so many channels, in one direction, on loopback.
+async fn measure(channels: u32) {
+    const TOTAL: u64 = 2 << 30;
+    let lab = Arc::new(Lab::new().await);
+    let source = lab.spawn("source", "target", channels).await;
+    let target = lab.spawn("target", "source", channels).await;
+    let share = TOTAL / u64::from(channels);
+    let mut ends = Vec::new();
+    for _ in 0..channels {
+        ends.push(lab.open(&target).await);
+    }
+    let began = Instant::now();
+    let mut tasks = Vec::new();
+    for (mut engine, mut other) in ends {
+        tasks.push(tokio::spawn(async move {
+            let chunk = vec![0x5a; 256 << 10];
+            for _ in 0..share / (256 << 10) {
+                engine.write_all(&chunk).await.unwrap();
+            }
+            engine.shutdown().await.unwrap();
+            let _ = engine.read_to_end(&mut Vec::new()).await;
+        }));
+        tasks.push(tokio::spawn(async move {
+            let mut buffer = vec![0; 256 << 10];
+            while other.read(&mut buffer).await.unwrap() > 0 {}
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    #[allow(clippy::cast_precision_loss, reason = "a figure for people")]
+    let rate = TOTAL as f64 / seconds / 1e6;
+    let status = source.status().await.unwrap();
+    println!("{channels} channels: {rate:.0} MB/s, round trip {:?}", status.round_trip);
+    for control in [source, target] {
+        let pid = pid_of(control.directory()).await;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let memory = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        println!("  user {} system {} ticks of 10 ms; {peak}", fields[11], fields[12]);
+        control.close().await.unwrap();
+        until_gone(&control).await;
+    }
+}
