@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// What both daemons are told, unless the story says otherwise.
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [relocation]
 enabled = true
 allow_paths = ["/srv/guests"]

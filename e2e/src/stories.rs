@@ -8,6 +8,7 @@ mod image;
 mod lab;
 mod life;
 mod migrate;
+mod refusals;
 mod walkthrough;
 
 use crate::setting::Setting;
@@ -67,6 +68,12 @@ pub const STORIES: &[Story] = stories! {
         two_at_once,
         ctrl_c_cancels,
         a_guest_that_ends_while_moving,
+    }
+    refusals {
+        what_the_target_lacks,
+        what_the_target_forbids,
+        hosts_that_are_not_paired,
+        files_with_mistakes,
     }
     walkthrough { the_chapter_as_printed }
     crash {
