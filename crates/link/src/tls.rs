@@ -66,7 +66,7 @@ pub struct PeerStream {
     peer: HostId,
     name: HostName,
     address: SocketAddr,
-    tls: TlsStream<TcpStream>,
+    tls: Box<TlsStream<TcpStream>>,
     /// The place among the connections this host serves at once.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -146,7 +146,7 @@ pub(crate) async fn accept_peer(
     address: SocketAddr,
 ) -> Result<PeerStream, HandshakeError> {
     let (tls, peer, name) = accept(identity, pins, address.ip(), ALPN_PEER, tcp).await?;
-    Ok(PeerStream { peer, name, address, tls: TlsStream::Server(tls), place: None })
+    Ok(PeerStream { peer, name, address, tls: Box::new(TlsStream::Server(tls)), place: None })
 }
 
 /// Proves this host to the peer it has connected to, and the peer to this host.
@@ -158,7 +158,7 @@ pub(crate) async fn connect_peer(
     address: SocketAddr,
 ) -> Result<PeerStream, HandshakeError> {
     let tls = connect(identity, peer, ALPN_PEER, "peer.whimbrel".to_owned(), tcp).await?;
-    Ok(PeerStream { peer, name, address, tls: TlsStream::Client(tls), place: None })
+    Ok(PeerStream { peer, name, address, tls: Box::new(TlsStream::Client(tls)), place: None })
 }
 
 /// Connects to exactly `peer`, for the protocol `alpn`.

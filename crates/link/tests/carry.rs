@@ -6,6 +6,8 @@
 //! This program is its own `whimbrel carry DIR`, and its own daemon to kill. `carry measure` prints
 //! what two of them carry in a second.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};

@@ -42,19 +42,26 @@ pub(super) async fn wanted(tcp: &TcpStream) -> Result<Wanted, Refusal> {
 
 /// Peeks until there is more than `known` bytes.
 async fn peek_more(tcp: &TcpStream, buffer: &mut [u8], known: usize) -> Result<usize, Refusal> {
-    let peeked = tcp.async_io(Interest::READABLE, || {
-        let (length, _) = rustix::net::recv(tcp, &mut *buffer, RecvFlags::PEEK)?;
-        // What is peeked at stays readable. "Would block" makes the runtime wait for the next
-        // packet instead of spinning on the bytes that are known.
-        if length == known && length > 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
+    loop {
+        let ready = tcp.ready(Interest::READABLE).await.map_err(Refusal::Io)?;
+        let peeked = tcp.try_io(Interest::READABLE, || {
+            let (length, _) = rustix::net::recv(tcp, &mut *buffer, RecvFlags::PEEK)?;
+            // What is peeked at stays readable. "Would block" makes the runtime wait for the next
+            // packet instead of spinning on the bytes that are known.
+            if length == known && length > 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(length)
+        });
+        match peeked {
+            Ok(0) => return Err(Refusal::Ended),
+            Ok(length) => return Ok(length),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Err(Refusal::Io(error));
+            }
+            Err(_) if ready.is_read_closed() => return Err(Refusal::Ended),
+            Err(_) => {}
         }
-        Ok(length)
-    });
-    match peeked.await {
-        Ok(0) => Err(Refusal::Ended),
-        Ok(length) => Ok(length),
-        Err(error) => Err(Refusal::Io(error)),
     }
 }
 
