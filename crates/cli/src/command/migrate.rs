@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! `whimbrel migrate`
+
+use crate::context::{Context, End};
+use crate::{Done, moves};
+use std::time::Duration;
+use whimbrel_api::migration::MigrateRequest;
+use whimbrel_model::units::{Bytes, parse_duration, parse_rate};
+
+/// Move a guest to another host while it runs.
+///
+/// What can be known is checked first, and nothing is begun where something stands in the way.
+/// Ctrl-C cancels: the guest stays where it is. A paused guest arrives paused; of a stopped guest
+/// the definition moves.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The guest's name, its number on this host, or its uuid.
+    guest: String,
+    /// The paired host it shall go to: its name, or one of its addresses.
+    host: String,
+    /// Stop the guest first and copy then.
+    #[arg(long)]
+    stop_and_copy: bool,
+    /// The most it may send: `100MiB/s`, `1Gbit/s` [default: as configured].
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    bandwidth: Option<Bytes>,
+    /// The longest pause the guest may see: `100ms` [default: as configured].
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    max_pause: Option<Duration>,
+    /// How memory travels: `tunnel` or `pages` [default: the planner chooses].
+    #[arg(long)]
+    carrier: Option<String>,
+    /// How many data channels [default: the planner chooses].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=64))]
+    channels: Option<u32>,
+    /// Do not wait for the end; `whimbrel watch GUEST` shows it.
+    #[arg(short, long)]
+    detach: bool,
+}
+
+pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
+    cx.about(&args.guest);
+    let target = cx.host_meant(&args.host).await?;
+    let pause_ms = |pause: Duration| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+    let request = MigrateRequest {
+        target,
+        is_stop_and_copy: args.stop_and_copy,
+        bandwidth_bytes_per_second: args.bandwidth.map(|Bytes(bytes)| bytes),
+        pause_ms_max: args.max_pause.map(pause_ms),
+        carrier: args.carrier,
+        channels: args.channels,
+    };
+    let migration = cx.client.migrate(&args.guest, &request).await?;
+    if !args.detach {
+        return moves::follow(cx, migration, moves::OnInterrupt::Cancel).await;
+    }
+    if cx.printer.is_json {
+        cx.printer.json(&migration);
+    } else {
+        let (guest, target) = (&migration.guest, &migration.target);
+        let text = format!("{guest} is moving to {target}: `whimbrel watch {guest}` shows how.");
+        cx.printer.say(&text);
+    }
+    Ok(End::Done)
+}

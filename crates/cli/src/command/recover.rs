@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! `whimbrel recover`
+
+use super::GuestArg;
+use crate::Done;
+use crate::context::{Context, End};
+use whimbrel_api::recover::{RecoverRequest, Recovery};
+use whimbrel_api::{Kind, Problem};
+
+/// Settle which host owns a guest in doubt, or explain what each host knows.
+///
+/// Without a statement the hosts are asked, and the doubt is settled if they can settle it. A
+/// statement that is false corrupts the guest's disks.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    guest: GuestArg,
+    /// The host to start the guest on [default: this one].
+    #[arg(long, value_name = "HOST")]
+    on: Option<String>,
+    /// State that this host is off, and will not come back with the guest running.
+    #[arg(long, value_name = "HOST")]
+    is_off: Option<String>,
+}
+
+pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
+    let GuestArg { guest } = args.guest;
+    cx.about(&guest);
+    let is_statement = args.on.is_some() || args.is_off.is_some();
+    let recovery = match cx.client.recovery(&guest).await {
+        Ok(recovery) => Some(recovery),
+        Err(_) if is_statement => None,
+        Err(problem) => return Err(problem),
+    };
+    if let Some(recovery) = recovery.as_ref().filter(|known| !known.is_in_doubt && !is_statement) {
+        explain(cx, recovery);
+        return Ok(End::Done);
+    }
+    let request = RecoverRequest { on: args.on, is_off: args.is_off };
+    match (cx.client.recover(&guest, &request).await, recovery) {
+        (Ok(recovered), _) if cx.printer.is_json => {
+            cx.printer.json(&recovered);
+            Ok(End::Done)
+        }
+        (Ok(recovered), _) => {
+            cx.printer.say(&recovered.text);
+            Ok(End::Done)
+        }
+        (Err(problem), Some(recovery)) if is_about_knowledge(&problem) => {
+            explain(cx, &recovery);
+            Err(problem)
+        }
+        (Err(problem), _) => Err(problem),
+    }
+}
+
+fn is_about_knowledge(problem: &Problem) -> bool {
+    matches!(problem.kind, Kind::InDoubt | Kind::Refused)
+}
+
+fn explain(cx: &mut Context, recovery: &Recovery) {
+    if cx.printer.is_json {
+        return cx.printer.json(recovery);
+    }
+    let text = render(recovery);
+    cx.printer.data(&text);
+}
+
+fn render(recovery: &Recovery) -> String {
+    let mut text = format!("{}\n", recovery.text);
+    if !recovery.hosts.is_empty() {
+        let silent = |is_reachable: bool| if is_reachable { "" } else { " (does not answer)" };
+        text.push_str("\nWhat each host knows:\n");
+        for host in &recovery.hosts {
+            text.push_str(&format!(
+                "  {}{}: {}\n",
+                host.host,
+                silent(host.is_reachable),
+                host.text
+            ));
+        }
+    }
+    if !recovery.choices.is_empty() {
+        text.push_str("\nWhat you can do:\n");
+        for choice in &recovery.choices {
+            text.push_str(&format!("  {}\n      {}\n", choice.command, choice.consequence));
+        }
+    }
+    text
+}

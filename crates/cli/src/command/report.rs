@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! `whimbrel report`
+
+use crate::context::{Context, End};
+use crate::table::Align::{Left, Right};
+use crate::table::{Table, fields};
+use crate::{Done, format};
+use whimbrel_api::migration::{Mode, PauseParts, Report, ReportQuery};
+
+use super::plan::forecast_text;
+
+/// Show what a guest's last migration cost, or list the migrations of this host.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The guest's name, its number on this host, or its uuid [default: all, as a list].
+    guest: Option<String>,
+    /// List all kept migrations of the guest, not only the last.
+    #[arg(short, long)]
+    all: bool,
+}
+
+pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
+    if let (Some(guest), false) = (&args.guest, args.all) {
+        cx.about(guest);
+        let report = cx.client.report(guest).await?;
+        if cx.printer.is_json {
+            cx.printer.json(&report);
+        } else {
+            cx.printer.data(&render(&report));
+        }
+        return Ok(End::Done);
+    }
+    let list = cx.client.reports(&ReportQuery { guest: args.guest, limit: None }).await?;
+    if cx.printer.is_json {
+        cx.printer.json(&list);
+    } else {
+        cx.printer.data(&render_list(&list.reports));
+    }
+    Ok(End::Done)
+}
+
+fn render_list(reports: &[Report]) -> String {
+    let mut table = Table::new(&[
+        ("Began", Left),
+        ("Guest", Left),
+        ("From", Left),
+        ("To", Left),
+        ("Result", Left),
+        ("Total", Right),
+        ("Pause", Right),
+        ("Wire", Right),
+    ]);
+    for report in reports {
+        table.row(vec![
+            format::date(report.started_at_ms),
+            report.guest.clone(),
+            report.source.clone(),
+            report.target.clone(),
+            report.result.to_string(),
+            format::ms(report.total_ms),
+            report.pause_ms.map(format::ms).unwrap_or_default(),
+            format::size(report.wire_bytes),
+        ]);
+    }
+    table.render()
+}
+
+pub(crate) fn render(report: &Report) -> String {
+    let mode = match report.mode {
+        Mode::Live => "live",
+        Mode::StopAndCopy => "stopped first",
+        Mode::Definition => "definition only",
+    };
+    let Report { guest, source, target, result, .. } = report;
+    let problem = report.problem.as_ref();
+    let phases: Vec<String> = report
+        .phases
+        .iter()
+        .map(|phase| format!("{} {}", phase.phase, format::ms(phase.duration_ms)))
+        .collect();
+    let memory = match report.mode {
+        Mode::Definition => String::new(),
+        Mode::Live | Mode::StopAndCopy => format!(
+            "{} in {}, {} sent, {} on the wire",
+            format::size(report.memory_bytes),
+            format::count(report.round_count, "round"),
+            format::size(report.transferred_bytes),
+            format::size(report.wire_bytes),
+        ),
+    };
+    let carrier = report.carrier.as_ref().map(|carrier| {
+        format!("{carrier}, {}", format::count(report.channel_count.into(), "channel"))
+    });
+    format!("{guest}: {source} -> {target}, {mode}: {result}\n\n")
+        + &fields(&[
+            ("reason", problem.map(|problem| problem.text.clone()).unwrap_or_default()),
+            ("code", problem.map(|problem| problem.code.clone()).unwrap_or_default()),
+            ("began", format::date(report.started_at_ms)),
+            ("total", format::ms(report.total_ms)),
+            ("pause", pause(report)),
+            ("memory", memory),
+            ("carrier", carrier.unwrap_or_default()),
+            ("phases", phases.join(", ")),
+            ("expected", report.forecast.as_ref().map(forecast_text).unwrap_or_default()),
+            ("attempt", report.migration.clone()),
+        ])
+}
+
+fn pause(report: &Report) -> String {
+    let Some(pause_ms) = report.pause_ms else { return String::new() };
+    let parts = pause_parts(report.pause, format::ms);
+    let parts = if parts.is_empty() { String::new() } else { format!(" ({parts})") };
+    format!("{}{parts}", format::ms(pause_ms))
+}
+
+/// Returns `last pages 41, device state 22`: the parts that were measured.
+pub(crate) fn pause_parts(parts: PauseParts, format: impl Fn(u64) -> String) -> String {
+    let parts = [
+        ("last pages", parts.last_pages_ms),
+        ("device state", parts.device_state_ms),
+        ("commit", parts.commit_ms),
+        ("start", parts.start_ms),
+        ("first packet", parts.first_packet_ms),
+    ];
+    let measured = parts.into_iter().filter_map(|(name, ms)| Some((name, ms?)));
+    measured.map(|(name, ms)| format!("{name} {}", format(ms))).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! A migration from its plan to its end, as the lines a person sees.
+
+use super::*;
+use whimbrel_api::migration::{Mode, PhaseTime, Progress as Figures};
+use whimbrel_api::plan::{Finding, Forecast, Range};
+
+fn migration(phase: Phase) -> Migration {
+    let took = [120, 300, 10_200, 80, 30, 40];
+    let order =
+        [Phase::Plan, Phase::Prepare, Phase::Memory, Phase::Switch, Phase::Handoff, Phase::Release];
+    let over = order.into_iter().zip(took).take_while(|(over, _)| *over < phase);
+    Migration {
+        id: "6f0c".into(),
+        guest: "web1".into(),
+        guest_uuid: "aa".into(),
+        source: "alpha".into(),
+        target: "beta".into(),
+        mode: Mode::Live,
+        phase,
+        started_at_ms: 0,
+        elapsed_ms: 0,
+        phases: over.map(|(phase, duration_ms)| PhaseTime { phase, duration_ms }).collect(),
+        findings: vec![Finding {
+            severity: Severity::Warning,
+            code: "clock/skew".into(),
+            text: "the clocks differ by 3 s".into(),
+            remedy: None,
+        }],
+        checks_passed: 9,
+        forecast: Some(Forecast {
+            total_ms: Range { min: 9_000, max: 14_000 },
+            pause_ms: Range { min: 60, max: 110 },
+            wire_bytes: Range::default(),
+            reasons: Vec::new(),
+        }),
+        progress: Some(Figures {
+            round: 3,
+            total_bytes: 4 << 30,
+            remaining_bytes: 100 << 20,
+            transferred_bytes: 4 << 30,
+            wire_bytes: 1 << 30,
+            rate_bytes_per_second: 412 << 20,
+            dirty_bytes_per_second: 38 << 20,
+            remaining_ms: Some(Range { min: 2_000, max: 3_000 }),
+            reason: Some("the guest writes 38 MiB/s".into()),
+            ..Figures::default()
+        }),
+        outcome: None,
+    }
+}
+
+/// Each phase that is over is said once, with what it found or cost; warnings follow the plan.
+#[test]
+fn finished_phases_are_said_once() {
+    let mut lines = Lines::default();
+    assert!(lines.finished(&migration(Phase::Plan)).is_empty());
+    insta::assert_snapshot!(lines.finished(&migration(Phase::Prepare)).join("\n"), @"");
+    assert!(lines.finished(&migration(Phase::Prepare)).is_empty());
+    insta::assert_snapshot!(lines.finished(&migration(Phase::Ended)).join("\n"), @"");
+}
+
+/// The line that is kept up to date says where the migration is and why it still runs.
+#[test]
+fn the_current_line_says_why() {
+    let current = |phase| current(&migration(phase)).unwrap_or_default();
+    let phases = [Phase::Plan, Phase::Prepare, Phase::Memory, Phase::Switch, Phase::Handoff];
+    let text = phases.map(current).join("\n");
+    insta::assert_snapshot!(text, @"");
+    assert_eq!(current(Phase::Ended), "");
+}
+
+/// Savings are never negative, and nothing is divided by nothing.
+#[test]
+fn savings_are_sane() {
+    assert_eq!(saved_percent(1, 4), Some(75));
+    assert_eq!(saved_percent(4, 1), None);
+    assert_eq!(saved_percent(0, 0), None);
+}
