@@ -11,7 +11,7 @@ use crate::guest::file::{check_bridge, check_nfs};
 use crate::id::HostName;
 use crate::passport::Accelerator;
 use crate::plan::{Bargain, OnMiss};
-use crate::text_file::{self, Fault, Field, FileError, Table, TextFile, check_path};
+use crate::text_file::{self, Fault, Field, FileError, Table, TextFile, check_path, printable};
 use crate::units::{self, Bytes};
 use allow::{AllowedHosts, HostPattern, Network};
 use std::net::{IpAddr, Ipv4Addr};
@@ -202,7 +202,7 @@ fn account(name: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     match (1..=32).contains(&name.len()) && !name.starts_with('-') && name.chars().all(allowed) {
         true => Ok(name.to_owned()),
-        false => Err(format!("`{}` is not the name of a user or a group", name.escape_debug())),
+        false => Err(format!("`{}` is not the name of a user or a group", printable(name))),
     }
 }
 

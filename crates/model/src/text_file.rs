@@ -194,6 +194,19 @@ impl TextFile<'_> {
     }
 }
 
+/// Returns a text as it can be shown: without control characters, and not too long.
+pub(crate) fn printable(text: impl fmt::Display) -> String {
+    let text = text.to_string();
+    const SHOWN_CHARS_MAX: usize = 80;
+    let shown = text.chars().take(SHOWN_CHARS_MAX);
+    let mut shown: String =
+        shown.map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Makes a path absolute and checks that it says only one thing.
 pub(crate) fn check_path(text: &str, base: Option<&Path>) -> Result<PathBuf, String> {
     let path = Path::new(text);
@@ -201,7 +214,7 @@ pub(crate) fn check_path(text: &str, base: Option<&Path>) -> Result<PathBuf, Str
         return Err("a path cannot be empty".to_owned());
     }
     if text.chars().any(char::is_control) {
-        return Err(format!("the path `{}` contains a control character", text.escape_debug()));
+        return Err(format!("the path `{}` contains a control character", printable(text)));
     }
     if path.components().any(|part| part == Component::ParentDir) {
         return Err(format!("the path `{text}` contains `..`; write where it really leads"));

@@ -14,7 +14,7 @@ use super::{
     Forward, Guest, Mac, Memory, NETWORKS_MAX, Network, NetworkKind, Policies, Policy, VCPUS_MAX,
 };
 use crate::id::{GuestId, GuestName};
-use crate::text_file::{self, Fault, Field, FileError, Table, TextFile};
+use crate::text_file::{self, Fault, Field, FileError, Table, TextFile, printable};
 use crate::units::Bytes;
 use std::collections::HashSet;
 use std::fmt::{Display, Write};
@@ -134,7 +134,7 @@ fn word(field: &Field<'_, &str>, what: &str) -> Result<String, FileError> {
 pub(crate) fn check_word(text: &str, what: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".,_+=-".contains(c);
     if let Some(found) = text.chars().find(|&c| !allowed(c)) {
-        return Err(format!("a {what} cannot contain `{}`", found.escape_debug()));
+        return Err(format!("a {what} cannot contain `{}`", printable(found)));
     }
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || text.len() > WORD_BYTES_MAX {
         return Err(format!(
@@ -280,7 +280,7 @@ pub(crate) fn check_nfs(url: &str) -> Result<String, String> {
         && path.split('/').all(|part| part != "..");
     match is_good {
         true => Ok(url.to_owned()),
-        false => Err(format!("`{}` is not `nfs://server/export/image`", url.escape_debug())),
+        false => Err(format!("`{}` is not `nfs://server/export/image`", printable(url))),
     }
 }
 
@@ -289,7 +289,7 @@ pub(super) fn check_disk_name(name: &str) -> Result<String, String> {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     match is_good {
         true => Ok(name.to_owned()),
-        false => Err(format!("`{}` is not a disk's name like `xvda1`", name.escape_debug())),
+        false => Err(format!("`{}` is not a disk's name like `xvda1`", printable(name))),
     }
 }
 
@@ -360,7 +360,7 @@ pub(crate) fn check_bridge(name: &str) -> Result<String, String> {
     match (1..=15).contains(&name.len()) && name.chars().all(allowed) && !matches!(name, "." | "..")
     {
         true => Ok(name.to_owned()),
-        false => Err(format!("`{}` is not the name of a bridge", name.escape_debug())),
+        false => Err(format!("`{}` is not the name of a bridge", printable(name))),
     }
 }
 

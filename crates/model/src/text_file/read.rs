@@ -3,7 +3,7 @@
 
 //! Takes a TOML file apart, key by key, remembering where everything stood.
 
-use super::{FILE_BYTES_MAX, Fault, FileError, Place, Section, TextFile};
+use super::{FILE_BYTES_MAX, Fault, FileError, Place, Section, TextFile, printable};
 use crate::similar::similar;
 use std::fmt::Display;
 use std::ops::Range;
@@ -64,7 +64,7 @@ impl<'a> Table<'a> {
             return Err(FileError {
                 file: file.name.to_owned(),
                 place: Some(file.place(key.span().start)),
-                key: Some(format!("{prefix}{}", key.get_ref().escape_debug())),
+                key: Some(format!("{prefix}{}", printable(key.get_ref()))),
                 fault: Box::new(Fault::UnknownKey {
                     similar: similar(key.get_ref(), section.names()).map(str::to_owned),
                     known: section.names().map(str::to_owned).collect(),
@@ -240,7 +240,7 @@ impl<'a> Field<'a, &'a str> {
         let found = words.iter().find(|(word, _)| *word == self.value);
         found.map(|&(_, value)| value).ok_or_else(|| {
             let list: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-            self.bad(format!("`{}` is not one of {}", self.value.escape_debug(), list.join(", ")))
+            self.bad(format!("`{}` is not one of {}", printable(self.value), list.join(", ")))
         })
     }
 
