@@ -10,6 +10,7 @@
 //! /srv/guests/.whimbrel/web1.img.owner      who owns it: guest, host, epoch, handoff, state
 //! /srv/guests/.whimbrel/web1.img.claim.17   who took epoch 17
 //! /srv/guests/.whimbrel/web1.img.guest      the guest's papers: definition and passport
+//! /srv/guests/.whimbrel/web1.img.mark       left for a moment by a plan, to be found by another host
 //! ```
 //!
 //! - A **claim** can be won by exactly one host: the claimant writes a file of its own, makes it
@@ -37,6 +38,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use whimbrel_model::guest::DiskSource;
 use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId};
 use whimbrel_model::problem::{Kind, Remedy};
@@ -50,6 +52,11 @@ pub const FOLDER: &str = ".whimbrel";
 
 /// Longest file name of an image, in bytes, that leaves room for `.claim.` and an epoch.
 pub const IMAGE_NAME_BYTES_MAX: usize = 255 - ".claim.".len() - 20;
+
+/// What a mark is named, how long it is, and how long it is good: a copy of the folder has it, too.
+const MARK: &str = ".mark";
+const MARK_BYTES: usize = 32;
+const MARK_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The place beside an image where its records are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -365,6 +372,7 @@ impl Place {
             Word::Owner(owner) | Word::Moved { owner, .. } if owner.guest == guest => {
                 self.prune(&folder, None)?;
                 folder.remove(&self.name_with(".guest"))?;
+                folder.remove(&self.name_with(MARK))?;
                 folder.remove(&self.name_with(".owner"))?;
                 folder.remove_if_empty();
                 Ok(())
@@ -397,6 +405,29 @@ impl Place {
             Content::TooLong => Err("it is too long".to_owned()),
         };
         read.map(Some).map_err(|reason| in_doubt(&folder, &name, reason))
+    }
+
+    /// Leaves a mark beside the image: who finds the same text there sees the same folder. A fresh
+    /// one that is there already will do, for other plans may be looking for it just now.
+    pub fn leave_mark(&self) -> Result<String, ClaimError> {
+        let folder = Folder::make(self.parent())?;
+        let name = self.name_with(MARK);
+        if let Some(text) = read_mark(&folder, &name)?
+            && folder.age(&name).is_some_and(|age| age < MARK_AGE_MAX)
+        {
+            return Ok(text);
+        }
+        let text = uuid::Uuid::new_v4().simple().to_string();
+        folder.replace(&name, text.as_bytes())?;
+        Ok(text)
+    }
+
+    /// Returns the mark beside the image, whoever has left it.
+    pub fn mark(&self) -> Result<Option<String>, ClaimError> {
+        match Folder::find(self.parent())? {
+            Some(folder) => read_mark(&folder, &self.name_with(MARK)),
+            None => Ok(None),
+        }
     }
 
     fn parent(&self) -> &Path {
@@ -485,6 +516,17 @@ impl Place {
         folder.remove_leftovers();
         Ok(())
     }
+}
+
+fn read_mark(folder: &Folder, name: &OsStr) -> Result<Option<String>, ClaimError> {
+    let text = match folder.read(name, MARK_BYTES)? {
+        Content::Bytes(bytes) => String::from_utf8(bytes).ok(),
+        Content::Missing | Content::TooLong => None,
+    };
+    let is_mark = |text: &String| {
+        text.len() == MARK_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    Ok(text.filter(is_mark))
 }
 
 fn in_doubt(folder: &Folder, name: &OsStr, reason: String) -> ClaimError {

@@ -50,11 +50,6 @@ pub enum ProcessError {
         #[source]
         source: io::Error,
     },
-    #[error("failed to read `{BOOT_ID}`")]
-    NoBootId {
-        #[source]
-        source: io::Error,
-    },
 }
 
 impl Remedy for ProcessError {
@@ -64,7 +59,6 @@ impl Remedy for ProcessError {
             ProcessError::Start { .. } => "process/not-started",
             ProcessError::NoUser { .. } => "engine/no-user",
             ProcessError::UserUnreadable { .. } => "engine/user-unreadable",
-            ProcessError::NoBootId { .. } => "process/no-boot-id",
         }
     }
 
@@ -87,7 +81,6 @@ impl Remedy for ProcessError {
             ProcessError::UserUnreadable { .. } => {
                 "check the sources of users in `/etc/nsswitch.conf`".into()
             }
-            ProcessError::NoBootId { .. } => "mount `/proc`".into(),
         }
     }
 }
@@ -281,15 +274,6 @@ pub fn own_user() -> User {
     let known = nix::unistd::User::from_uid(uid).ok().flatten();
     let name = known.map_or_else(|| uid.to_string(), |user| user.name);
     User { name, uid: uid.as_raw(), gid: gid.as_raw() }
-}
-
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
-/// Returns the id of this boot: after the host has rebooted it is another one, and no process
-/// from before lives.
-pub fn boot_id() -> Result<String, ProcessError> {
-    let id = std::fs::read_to_string(BOOT_ID);
-    id.map(|id| id.trim().to_owned()).map_err(|source| ProcessError::NoBootId { source })
 }
 
 #[cfg(test)]

@@ -4,10 +4,14 @@
 //! The system calls that have no safe wrapper: all `unsafe` code of Whimbrel is in this file.
 #![allow(unsafe_code, reason = "system calls without a safe wrapper")]
 
+use crate::dirs::UserIds;
 use nix::libc;
+use nix::unistd::AccessFlags;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -78,4 +82,51 @@ pub(crate) fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor all its life, also when it is moved.
     let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
     Ok(registered?)
+}
+
+/// Runs `work` with another user's rights to files, on a thread of its own: rights belong to
+/// threads, and the thread takes them with it.
+pub(crate) fn as_user<T: Send + 'static>(
+    user: UserIds,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let own = nix::unistd::geteuid();
+    if own.as_raw() == user.uid {
+        return Ok(work());
+    }
+    if !own.is_root() {
+        let text = format!("only root can look as uid {}", user.uid);
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    let thread = std::thread::Builder::new().name("look as user".into());
+    let thread = thread.spawn(move || {
+        become_user(user)?;
+        Ok(work())
+    })?;
+    thread.join().expect("a panic in the thread has ended the process")
+}
+
+fn become_user(user: UserIds) -> io::Result<()> {
+    let no_groups = std::ptr::null::<libc::gid_t>();
+    // SAFETY: the bare system call changes only this thread, and reads no list of length 0.
+    nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_setgroups, 0, no_groups) })?;
+    // The two calls below report the former ids, not errors: what counts is the second look.
+    nix::unistd::setfsgid(user.gid.into());
+    nix::unistd::setfsuid(user.uid.into());
+    let now = nix::unistd::setfsuid(user.uid.into());
+    if now.as_raw() != user.uid {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    Ok(())
+}
+
+/// Asks whether this thread may do something with a file, with the rights it has now.
+pub(crate) fn access(path: &Path, what: AccessFlags) -> io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let (directory, effective) = (libc::AT_FDCWD, libc::AT_EACCESS);
+    let call = libc::SYS_faccessat2;
+    // SAFETY: the kernel only reads the path, which ends with a zero and outlives the call.
+    let answer = unsafe { libc::syscall(call, directory, path.as_ptr(), what.bits(), effective) };
+    nix::errno::Errno::result(answer)?;
+    Ok(())
 }

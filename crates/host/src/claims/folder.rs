@@ -143,16 +143,18 @@ impl Folder {
 
     /// Removes what writers that crashed left long ago. Best effort: it is in nobody's way.
     pub(super) fn remove_leftovers(&self) {
-        let is_old = |path: PathBuf| {
-            let modified = path.symlink_metadata().and_then(|found| found.modified());
-            let age = modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-            age.is_some_and(|age| age > LEFTOVER_AGE)
-        };
         for name in self.names().unwrap_or_default() {
-            if name.as_bytes().starts_with(TEMPORARY.as_bytes()) && is_old(self.path_of(&name)) {
+            let is_old = self.age(&name).is_some_and(|age| age > LEFTOVER_AGE);
+            if name.as_bytes().starts_with(TEMPORARY.as_bytes()) && is_old {
                 self.discard(&name);
             }
         }
+    }
+
+    /// Returns how long ago a file was written; none for one from the future.
+    pub(super) fn age(&self, name: &OsStr) -> Option<Duration> {
+        let modified = self.path_of(name).symlink_metadata().and_then(|found| found.modified());
+        SystemTime::now().duration_since(modified.ok()?).ok()
     }
 
     /// Removes the folder if nothing is in it any more.

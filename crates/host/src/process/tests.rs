@@ -99,11 +99,3 @@ fn users_are_looked_up() {
     assert!(missing.remedy().contains("useradd --system --shell /usr/sbin/nologin no-such-user"));
     assert_eq!(own_user().uid, nix::unistd::geteuid().as_raw());
 }
-
-/// A boot has one id.
-#[test]
-fn a_boot_has_one_id() {
-    let id = boot_id().unwrap();
-    assert!(id.parse::<uuid::Uuid>().is_ok());
-    assert_eq!(boot_id().unwrap(), id);
-}
