@@ -8,6 +8,7 @@
 mod build;
 mod dependencies;
 mod machine;
+mod problems;
 mod references;
 mod shell;
 mod stages;

@@ -4,6 +4,7 @@
 //! References made from the code: they lie in the project, so that they can be read there and a
 //! change to them is seen in review.
 
+use crate::problems;
 use crate::shell::{Shell, run};
 use anyhow::{Result, bail};
 use std::fs;
@@ -15,6 +16,9 @@ pub(crate) fn generate(shell: &Shell, is_check: bool) -> Result<()> {
     if fresh.exists() {
         fs::remove_dir_all(&fresh)?;
     }
+    let page = fresh.join("docs/reference/problems.md");
+    fs::create_dir_all(page.parent().unwrap_or(&fresh))?;
+    fs::write(page, problems::page(&problems::find(&product_sources(shell)?)))?;
     let mut make = shell.cargo(&["run", "--quiet", "-p", "whimbrel", "--example", "references"]);
     run(make.arg("--").arg(&fresh))?;
     let mut stale = Vec::new();
@@ -37,6 +41,21 @@ pub(crate) fn generate(shell: &Shell, is_check: bool) -> Result<()> {
         (false, true) => bail!("stale: {}; `./x gen` writes them anew", stale.join(", ")),
     }
     Ok(())
+}
+
+/// The text of all sources that users meet problems of, without tests.
+fn product_sources(shell: &Shell) -> Result<Vec<String>> {
+    let mut sources = Vec::new();
+    for file in files_below(&shell.root.join("crates"))? {
+        let name = file.to_string_lossy();
+        let is_shipped = !name.contains("/tests") && !name.contains("/sim/");
+        if is_shipped && name.contains("/src/") && name.ends_with(".rs") {
+            let text = fs::read_to_string(&file)?;
+            let without_tests = text.split("\n#[cfg(test)]").next().unwrap_or(&text);
+            sources.push(without_tests.to_owned());
+        }
+    }
+    Ok(sources)
 }
 
 fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {

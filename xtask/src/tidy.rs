@@ -231,27 +231,6 @@ fn test_names() -> BTreeSet<String> {
         .collect()
 }
 
-/// Every problem a person can meet has a page that explains it.
-#[test]
-fn problem_codes_are_documented() {
-    let Some(page) = sources(&["docs/reference/problems.md"]).pop() else {
-        panic!("docs/reference/problems.md is missing: `./x gen` writes it");
-    };
-    let mut faults = Vec::new();
-    for source in sources(&["/codes.rs"]) {
-        let codes = source
-            .text
-            .lines()
-            .filter_map(|line| line.trim().split_once(" = \"")?.1.split('"').next());
-        for code in
-            codes.filter(|code| code.contains('/') && !page.text.contains(&format!("`{code}`")))
-        {
-            faults.push(format!("{}: `{code}` is not in {}", source.name, page.name));
-        }
-    }
-    assert_none(&faults);
-}
-
 /// The checks above, checked.
 #[test]
 fn tidy_notices() {
