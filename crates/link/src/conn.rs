@@ -17,6 +17,8 @@ mod error;
 mod handoff;
 mod server;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 pub use crate::frame::FrameError;
 pub use client::{Connection, Dialer, Lines, PeerAddress};

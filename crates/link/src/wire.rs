@@ -16,6 +16,8 @@ use whimbrel_model::units::Bytes;
 
 pub(crate) mod convert;
 mod handoff;
+#[cfg(test)]
+mod tests;
 
 /// The versions of the peer protocol this program speaks.
 pub const VERSIONS: std::ops::RangeInclusive<u32> = 1..=1;

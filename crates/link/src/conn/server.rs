@@ -145,6 +145,13 @@ impl Responder {
         Ok(ByteStream { first, stream })
     }
 
+    /// Accepts a conversation, and then only listens, as if the way back were cut.
+    #[cfg(test)]
+    pub(super) async fn be_silent_after_done(mut self) {
+        self.say(&Response::Done).await.expect("the peer is there");
+        while let Ok(Some(_)) = self.reader.next::<crate::proto::HandoffFrame>().await {}
+    }
+
     async fn say(&mut self, response: &Response) -> Result<(), FrameError> {
         frame::send(self.reader.stream_mut(), &response.to_proto(), FRAME_BYTES_MAX).await
     }
