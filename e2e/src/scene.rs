@@ -5,7 +5,7 @@
 
 use crate::disk;
 use crate::image::GuestImage;
-use crate::lab::{Host, Lab, Lines, SHARED};
+use crate::lab::{Host, Lab, SHARED};
 use crate::setting::Setting;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -175,16 +175,9 @@ bridge = "br0"
     }
 }
 
-/// Invites another host and returns the token. The command may wait for the guest of honour.
+/// Invites another host and returns the token.
 pub fn invite(host: &Host) -> Result<String> {
-    let mut child = host.spawn_whimbrel(&["host", "invite", "--json"])?;
-    let lines = Lines::of(child.stdout.take().context("the output was asked for")?);
-    let line = lines.wait_for("token", SOON)?;
-    let text = if line.trim_start().starts_with('{') { line } else { lines.so_far().join("\n") };
-    let token = text.split("\"token\"").nth(1).and_then(|rest| rest.split('"').nth(1));
-    let token = token.with_context(|| format!("no token in {text}"))?.to_owned();
-    std::thread::spawn(move || child.wait());
-    Ok(token)
+    Ok(host.whimbrel(&["host", "invite"])?.ok()?.trim().to_owned())
 }
 
 /// Waits until something is so.
