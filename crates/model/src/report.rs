@@ -4,6 +4,7 @@
 //! What a migration was: kept by both hosts, shown by `whimbrel report`.
 
 use crate::id::{GuestId, GuestName, HandoffId, HostName};
+use crate::json::{Format, JsonError, raw_enum, raw_struct};
 use crate::problem::Problem;
 use crate::units::Bytes;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use std::time::Duration;
 pub const VERSION: u32 = 1;
 /// Longest text that is looked at, in bytes.
 pub const REPORT_BYTES_MAX: usize = 256 * 1024;
-/// Most phases and rounds that a report keeps.
-pub const ENTRIES_MAX: usize = 512;
+/// Most phases that a report keeps.
+pub const PHASES_MAX: usize = 64;
 
 /// One migration, from the command to its end.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,21 +87,143 @@ impl Pause {
     }
 }
 
-/// Why a report was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReportError {
-    #[error("the report has {bytes} bytes, and at most {REPORT_BYTES_MAX} are allowed")]
-    TooLong { bytes: usize },
-    #[error("the report has version {found}, and this Whimbrel reads version {VERSION}")]
-    Version { found: u64 },
-    #[error("the report cannot be read: {reason}")]
-    Malformed { reason: String },
-}
+const FORMAT: Format =
+    Format { what: "migration report", version: VERSION, bytes_max: REPORT_BYTES_MAX };
 
+/// Returns the report as JSON.
 pub fn to_json(report: &Report) -> String {
-    format!("{{\"version\":{VERSION},\"handoff\":\"{}\"}}", report.handoff)
+    FORMAT.write(report)
 }
 
-pub fn from_json(text: &str) -> Result<Report, ReportError> {
-    Err(ReportError::Malformed { reason: format!("not built yet ({} bytes)", text.len()) })
+/// Reads what [`to_json`] wrote, here or on the other host.
+pub fn from_json(text: &str) -> Result<Report, JsonError> {
+    let report = FORMAT.read::<Report>(text)?;
+    match report.phases.len() {
+        0..=PHASES_MAX => Ok(report),
+        count => Err(JsonError::Malformed {
+            what: FORMAT.what,
+            reason: format!("{count} phases are too many; at most {PHASES_MAX} are kept"),
+        }),
+    }
+}
+
+raw_struct! {
+    Report as RawReport {
+        handoff: HandoffId,
+        guest: GuestId,
+        guest_name: GuestName,
+        source: HostName,
+        target: HostName,
+        started_unix_ms: u64,
+        total: Duration,
+        outcome: Outcome,
+        pause: Option<Pause>,
+        transfer: Transfer,
+        phases: Vec<Phase>,
+    }
+}
+
+raw_enum! {
+    Outcome as RawOutcome {
+        Moved,
+        Cancelled,
+        Failed(problem: Problem),
+        InDoubt(problem: Problem),
+    }
+}
+
+raw_struct! {
+    Pause as RawPause {
+        last_pages: Duration,
+        device_state: Duration,
+        commit: Duration,
+        start: Duration,
+    }
+}
+
+raw_struct! {
+    Transfer as RawTransfer {
+        carrier: String,
+        carrier_reason: String,
+        channel_count: u32,
+        memory: Bytes,
+        engine_bytes: Bytes,
+        wire_bytes: Bytes,
+        round_count: u64,
+        rate: Bytes,
+        dirty_rate: Bytes,
+    }
+}
+
+raw_struct! { Phase as RawPhase { name: String, duration: Duration, } }
+
+#[cfg(test)]
+mod tests {
+    //! A report comes back as it was, however the migration ended.
+
+    use super::*;
+    use crate::problem::Kind;
+
+    fn sample(outcome: Outcome) -> Report {
+        let ms = Duration::from_millis;
+        Report {
+            handoff: HandoffId(uuid::Uuid::from_u128(1)),
+            guest: GuestId(uuid::Uuid::from_u128(2)),
+            guest_name: GuestName::new("web1").unwrap(),
+            source: HostName::new("alpha").unwrap(),
+            target: HostName::new("beta").unwrap(),
+            started_unix_ms: 1_700_000_000_000,
+            total: ms(2_345),
+            outcome,
+            pause: Some(Pause {
+                last_pages: ms(41),
+                device_state: ms(22),
+                commit: ms(6),
+                start: ms(15),
+            }),
+            transfer: Transfer {
+                carrier: "tunnel".to_owned(),
+                carrier_reason: "the link is fast".to_owned(),
+                channel_count: 2,
+                memory: Bytes::mib(512),
+                engine_bytes: Bytes::mib(200),
+                wire_bytes: Bytes::mib(80),
+                round_count: 3,
+                rate: Bytes::mib(110),
+                dirty_rate: Bytes::mib(1),
+            },
+            phases: vec![Phase { name: "memory".to_owned(), duration: ms(2_000) }],
+        }
+    }
+
+    #[test]
+    fn a_report_comes_back_as_it_was() {
+        let problem = Problem {
+            kind: Kind::Failed,
+            code: "migration/target-lost".to_owned(),
+            text: "the target is gone".to_owned(),
+            remedy: "try again".to_owned(),
+        };
+        let outcomes = [
+            Outcome::Moved,
+            Outcome::Cancelled,
+            Outcome::Failed(problem.clone()),
+            Outcome::InDoubt(problem),
+        ];
+        for outcome in outcomes {
+            let report = sample(outcome);
+            assert_eq!(from_json(&to_json(&report)), Ok(report));
+        }
+    }
+
+    #[test]
+    fn a_report_is_bounded_and_versioned() {
+        let mut report = sample(Outcome::Moved);
+        assert_eq!(report.pause.unwrap().total(), Duration::from_millis(84));
+        let newer = to_json(&report).replace("\"version\":1", "\"version\":2");
+        assert!(matches!(from_json(&newer), Err(JsonError::Version { found: 2, .. })));
+        report.phases = vec![report.phases[0].clone(); PHASES_MAX + 1];
+        assert!(from_json(&to_json(&report)).is_err());
+        assert!(from_json(&" ".repeat(REPORT_BYTES_MAX + 1)).is_err());
+    }
 }
