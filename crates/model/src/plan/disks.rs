@@ -84,8 +84,9 @@ enum Sameness {
     Unknown(String),
 }
 
-/// Compares the two views. A mark that one host leaves and the other finds proves one folder; a
-/// file has one size and one number on its file system, whoever mounts it.
+/// Compares the two views. A mark that one host leaves and the other finds proves one folder, and
+/// a file has one number on its file system, whoever mounts it. Sizes come last: an image may have
+/// grown between two looks, and clients of one server may remember different ones.
 fn compare(here: &DiskPresent, there: &DiskPresent) -> Sameness {
     let different = |what: &str, here: &dyn std::fmt::Display, there: &dyn std::fmt::Display| {
         Sameness::Different(format!("{what} is {here} here and {there} there"))
@@ -93,36 +94,26 @@ fn compare(here: &DiskPresent, there: &DiskPresent) -> Sameness {
     if here.kind != there.kind {
         return different("its kind", &kind_name(here.kind), &kind_name(there.kind));
     }
-    if here.size != there.size {
-        return different("its size", &here.size.0, &there.size.0);
-    }
-    if let (Mark::Found { text: ours }, Mark::Found { text: theirs }) = (&here.mark, &there.mark)
-        && ours == theirs
-    {
-        return match (here.inode, there.inode) {
-            // One folder, and still two files: a snapshot, or somebody replaced it just now.
-            (Some(ours), Some(theirs)) if ours != theirs => different("its inode", &ours, &theirs),
-            (Some(_) | None, Some(_) | None) => {
-                Sameness::Proven("a mark left beside it here was found there".to_owned())
-            }
-        };
-    }
-    match (&here.mark, &there.mark) {
-        (Mark::Found { .. }, Mark::Absent | Mark::Found { .. }) => {
+    let has_mark = match (&here.mark, &there.mark) {
+        (Mark::Found { text: ours }, Mark::Found { text: theirs }) if ours == theirs => true,
+        (Mark::Found { .. }, Mark::Found { .. } | Mark::Absent) => {
             return Sameness::Different("a mark left beside it here is not there".to_owned());
         }
-        (Mark::Found { .. } | Mark::Absent | Mark::NotTried, _) => {}
-    }
+        (Mark::Found { .. } | Mark::Absent | Mark::NotTried, _) => false,
+    };
     match (here.inode, there.inode) {
+        // One folder, and still two files: somebody has just replaced one.
         (Some(ours), Some(theirs)) if ours != theirs => different("its inode", &ours, &theirs),
-        (Some(inode), Some(_)) => Sameness::Likely(format!("both see inode {inode}")),
-        (Some(_), None) | (None, Some(_) | None) if here.kind == FileKind::Nfs => {
+        _ if has_mark => Sameness::Proven("a mark left beside it here was found there".to_owned()),
+        _ if here.kind == FileKind::Nfs => {
             Sameness::Likely("both read it from the same server".to_owned())
         }
-        (Some(_), None) | (None, Some(_) | None) => Sameness::Unknown(format!(
-            "a {} has no folder in which a mark could be left",
-            kind_name(here.kind)
-        )),
+        _ if here.size != there.size => different("its size in bytes", &here.size.0, &there.size.0),
+        (Some(inode), Some(_)) => Sameness::Likely(format!("both see inode {inode}")),
+        (Some(_), None) | (None, Some(_) | None) => {
+            let kind = kind_name(here.kind);
+            Sameness::Unknown(format!("no mark could be left beside the {kind}"))
+        }
     }
 }
 
@@ -147,10 +138,14 @@ fn same(
         Some(here) => compare(here, there),
         None => Sameness::Unknown(format!("`{from}` could not look at its own")),
     };
-    let size = there.size;
+    // Of a disk that only the engine can open, nobody knows the size.
+    let size = match there.kind {
+        FileKind::Nfs => String::new(),
+        FileKind::File | FileKind::BlockDevice | FileKind::Other => format!(" of {}", there.size),
+    };
     match sameness {
         Sameness::Proven(why) | Sameness::Likely(why) => {
-            Finding::ok(codes::PLAN_DISK_SAME, format!("{both} is one disk of {size}: {why}"))
+            Finding::ok(codes::PLAN_DISK_SAME, format!("{both} is one disk{size}: {why}"))
         }
         Sameness::Different(why) => Finding::blocker(
             codes::PLAN_DISK_SAME,

@@ -55,7 +55,7 @@ pub fn unreachable(
             ),
         ),
         Unreachable::NoRoute => (
-            "no route to host, which is what a firewall says that rejects".to_owned(),
+            "No route to host, which is what a firewall says that rejects".to_owned(),
             format!("{open}; or mend the route: `ip route get` shows it"),
         ),
         Unreachable::TimedOut { seconds } => {

@@ -179,7 +179,10 @@ fn each_spoilt_fact_has_its_finding() {
     });
     check(Blocker, codes::PLAN_DISK, |w| w.target.1.disks.clear());
     check(Blocker, codes::PLAN_DISK_ALLOWED, |w| w.disk().resolved = "/etc/shadow".into());
-    check(Blocker, codes::PLAN_DISK_SAME, |w| w.disk().size = Bytes(17));
+    check(Blocker, codes::PLAN_DISK_SAME, |w| {
+        w.disk().mark = Mark::NotTried;
+        w.disk().size = Bytes(17);
+    });
     check(Blocker, codes::PLAN_DISK_SAME, |w| w.disk().mark = Mark::Absent);
     check(Blocker, codes::PLAN_DISK_SAME, |w| w.disk().inode = Some(4712));
     check(Blocker, codes::PLAN_DISK_SAME, |w| w.disk().kind = FileKind::BlockDevice);
@@ -283,6 +286,11 @@ fn a_disk_without_a_beside_is_never_called_proven() {
 }
 
 #[test]
+fn a_disk_that_grows_between_two_looks_is_still_one_disk() {
+    assert_eq!(spoil(|world| world.disk().size = Bytes::mib(1025)), []);
+}
+
+#[test]
 fn an_nfs_address_is_allowed_by_its_export() {
     let url = "nfs://10.0.0.9/xen/web1.img";
     let nfs = |allowed: &str| {
@@ -295,6 +303,7 @@ fn an_nfs_address_is_allowed_by_its_export() {
                     kind: FileKind::Nfs,
                     inode: None,
                     mark: Mark::NotTried,
+                    write: Access::Unknown { reason: "only the engine can try it".to_owned() },
                     ..sample::disk_present()
                 };
                 facts.disks[0].state = DiskState::Present(Box::new(disk));

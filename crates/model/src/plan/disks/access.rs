@@ -5,7 +5,7 @@
 
 use super::super::{Finding, Question};
 use crate::codes;
-use crate::facts::{Access, Denial, DiskPresent};
+use crate::facts::{Access, Denial, DiskPresent, FileKind};
 use crate::guest::Disk;
 
 /// Judges what the target's engine may do with a disk: read, and write unless it is read-only.
@@ -21,6 +21,12 @@ pub(super) fn access(question: &Question<'_>, disk: &Disk, there: &DiskPresent) 
             Access::Granted => {}
             // What keeps it from being read keeps it from being written: one finding is enough.
             Access::Denied(denial) => return vec![denied(question, there, verb, &place, denial)],
+            Access::Unknown { .. } if there.kind == FileKind::Nfs => {
+                return vec![Finding::ok(
+                    codes::PLAN_DISK_ACCESS,
+                    format!("the target's engine will try {place} before anything is copied"),
+                )];
+            }
             Access::Unknown { reason } => {
                 return vec![Finding::warning(
                     codes::PLAN_DISK_ACCESS,
