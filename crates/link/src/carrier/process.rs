@@ -156,6 +156,7 @@ impl Carrier {
         let idle = state.channels.iter().map(|meter| meter.last_byte().elapsed()).min();
         Status {
             channels: state.channels.iter().map(|meter| meter.status()).collect(),
+            channel_count: self.config.connections,
             is_finished: state.channels.len() == expected
                 && state.channels.iter().all(|meter| meter.has_ended()),
             problem: state.problem.clone(),

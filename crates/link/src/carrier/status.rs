@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Status {
     /// In the order they were opened.
     pub channels: Vec<ChannelStatus>,
+    /// How many there will be.
+    pub channel_count: u32,
     /// Every channel that was announced has ended in both directions.
     pub is_finished: bool,
     /// Why the attempt is over before its end: a cut link, unequal digests.
@@ -39,8 +41,8 @@ pub struct Flow {
     pub bytes: u64,
     /// Those of them that the receiving engine has accepted.
     pub accepted_bytes: u64,
-    /// What it took on the wire, before encryption: frames, and acknowledgements that travel with
-    /// them.
+    /// What it took on the wire, before encryption: frames, with the acknowledgements of the other
+    /// direction.
     pub wire_bytes: u64,
     pub end: Option<End>,
 }
@@ -58,24 +60,25 @@ pub enum End {
 impl Status {
     /// Returns whether everything that any engine has sent has arrived, complete and equal.
     pub fn is_complete(&self) -> bool {
-        let complete = |flow: &Flow| matches!(flow.end, Some(End::Complete { .. }));
-        self.is_finished
-            && self.problem.is_none()
-            && self.channels.iter().all(|c| complete(&c.outgoing) && complete(&c.incoming))
+        self.has_sent_everything() && self.has_received_everything()
     }
 
     /// Returns whether everything the engine here has sent has arrived, complete and equal.
     pub fn has_sent_everything(&self) -> bool {
-        self.problem.is_none()
-            && !self.channels.is_empty()
-            && self.channels.iter().all(|c| matches!(c.outgoing.end, Some(End::Complete { .. })))
+        self.all_complete(|channel| channel.outgoing)
     }
 
     /// Returns whether everything the engine there has sent has arrived, complete and equal.
     pub fn has_received_everything(&self) -> bool {
+        self.all_complete(|channel| channel.incoming)
+    }
+
+    fn all_complete(&self, flow: impl Fn(&ChannelStatus) -> Flow) -> bool {
+        let is_complete = |channel| matches!(flow(channel).end, Some(End::Complete { .. }));
         self.problem.is_none()
-            && !self.channels.is_empty()
-            && self.channels.iter().all(|c| matches!(c.incoming.end, Some(End::Complete { .. })))
+            && self.channel_count > 0
+            && u32::try_from(self.channels.len()) == Ok(self.channel_count)
+            && self.channels.iter().all(is_complete)
     }
 
     /// Returns the bytes the engine here has sent, and what they took on the wire.
@@ -98,6 +101,7 @@ impl Status {
 #[derive(Serialize, Deserialize)]
 struct Raw {
     channels: Vec<RawChannel>,
+    channel_count: u32,
     is_finished: bool,
     problem: Option<String>,
     idle_ms: u64,
@@ -145,6 +149,7 @@ impl From<&Status> for Raw {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Raw {
             channels: status.channels.iter().map(channel).collect(),
+            channel_count: status.channel_count,
             is_finished: status.is_finished,
             problem: status.problem.clone(),
             idle_ms: u64::try_from(status.idle.as_millis()).unwrap_or(u64::MAX),
@@ -171,6 +176,7 @@ impl From<Raw> for Status {
         };
         Status {
             channels: raw.channels.into_iter().map(channel).collect(),
+            channel_count: raw.channel_count,
             is_finished: raw.is_finished,
             problem: raw.problem,
             idle: Duration::from_millis(raw.idle_ms),
