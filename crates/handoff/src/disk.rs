@@ -9,11 +9,17 @@
 //!
 //! # How a claim is taken
 //!
-//! 1. Create the claim of the epoch exclusively, with our name in it. If it is there already with
-//!    our name: good, we are repeating ourselves. With another: lost to that host.
-//! 2. Only then look around: if the owner record or any claim is **newer** than the epoch, the
-//!    claim is lost, to that record's host. (Old claims may have been cleared away; without this
-//!    look a very late host could win an epoch that is long over.)
+//! Epochs are skipped: an offer that came to nothing has used one up. If only the newest were
+//! claimed, two hosts that both mean to succeed epoch 4 could win 5 and 6. So who takes epoch *n*
+//! claims every epoch after the one it succeeds ([`crate::effect::Claims`]):
+//!
+//! 1. For each, oldest first: create the claim exclusively, with our name in it. If it is there
+//!    with our name: good, we are repeating ourselves. If *n* itself is another host's: lost to it.
+//! 2. Then, for each older one that is another host's: it is void if that host has declined, or
+//!    answers now that it neither owns, acquires nor receives the guest with it. Else: lost to it.
+//! 3. Then look around: if the owner record or any claim is **newer** than *n*: lost to that host.
+//!    (Old claims may have been cleared away; without this look a very late host could win an
+//!    epoch that is long over.)
 //!
 //! A guest with several writable images claims each, in the order of their paths, and stops at the
 //! first it loses. The owner may delete claims older than its own once its record is written.

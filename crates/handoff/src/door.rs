@@ -15,13 +15,16 @@
 //!   that it does not own the guest: then it crashed between claim and record, and whatever it
 //!   takes next passes this door again and finds ours.
 //! - A damaged record is never read as an older one.
-//! - Where storage is shared and has no place for claims, a host that was **off** may have been
-//!   declared off, and its guests started elsewhere, by a word that was true. After a reboot such
-//!   a guest starts only once every host that keeps its definition has answered. In the boot in
-//!   which its right was last established nobody can truly have said that the host is off.
+//! - A host that was **off** may have been declared off, and its guests be started elsewhere this
+//!   very moment, by a word that was true. So after a reboot an owner does not go on with the
+//!   epoch it had: it claims the next one, as whoever recovers the guest does, and one of them
+//!   wins. Where storage is shared and has no place for claims, it starts only once every host
+//!   that keeps the definition has answered. In the boot in which its right was last established
+//!   nobody can truly have said that the host is off.
 //!
 //! An operator's word (or a fence command's) says of hosts by name that they are off: no engine
-//! of theirs lives. It is refused while one of them answers, while an image is in use, and if it
+//! of theirs lives. It is refused while one of them answers (unless all it answers is that it
+//! knows nothing), while an image is in use, and if it
 //! does not cover every host that could have the guest. What comes of it is a claim and a boot
 //! from disk, which is right wherever the guest ran last. To go on with a *copy in memory* is
 //! another statement, `Resume`: that the copy here is the newest there is. With claims on a shared
@@ -91,7 +94,7 @@ pub struct Peer {
 }
 
 /// What to do after an operator's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Then {
     /// Start the guest from its disks; whatever was in memory is lost.
     Boot,
@@ -107,6 +110,7 @@ pub enum Verdict {
     },
     /// Nobody's: [`crate::effect::Event::Acquire`], then start.
     Acquire {
+        after: Epoch,
         epoch: Epoch,
     },
     /// [`crate::effect::Event::Resume`].
@@ -181,8 +185,11 @@ pub fn start(evidence: &Evidence<'_>) -> Verdict {
 
 /// Decides on an operator's word that `off` are off.
 pub fn recover(evidence: &Evidence<'_>, off: &[HostId], then: Then) -> Verdict {
-    let answers = |host| evidence.peers.iter().any(|p| p.host == host && p.answer.is_some());
-    if let Some(&host) = off.iter().find(|&&host| answers(host)) {
+    // A host that answers and knows nothing of the guest has lost its memory: that is what the
+    // word is about.
+    let answers = |peer: &Peer| !matches!(peer.answer, None | Some(Answer::NoRecord));
+    let is_up = |host| evidence.peers.iter().any(|peer| peer.host == host && answers(peer));
+    if let Some(&host) = off.iter().find(|&&host| is_up(host)) {
         return Verdict::Refused(Refusal::PeerAnswers { host });
     }
     if evidence.images().any(|image| image.is_in_use) {
@@ -217,11 +224,18 @@ fn decide(evidence: &Evidence<'_>, off: &[HostId]) -> Verdict {
         return Verdict::InDoubt(unknown);
     }
     let is_newest = |ours| newest.is_none_or(|c| c.owner == me && c.epoch == ours);
+    let ledger = &evidence.own.ledger;
     match ours {
-        Some(epoch) if is_newest(epoch) && evidence.newest_claim() <= Some(epoch) => {
+        Some(epoch)
+            if ledger.boot == ledger.now
+                && is_newest(epoch)
+                && evidence.newest_claim() <= Some(epoch) =>
+        {
             Verdict::Start { epoch }
         }
-        Some(_) | None => Verdict::Acquire { epoch: evidence.top().next() },
+        Some(_) | None => {
+            Verdict::Acquire { after: evidence.disk_top(), epoch: evidence.top().next() }
+        }
     }
 }
 
@@ -268,7 +282,11 @@ impl Evidence<'_> {
         if let Some(guest) = others.find(|&guest| guest != ledger.identity.guest) {
             return Some(Refusal::ImageOfOther { guest });
         }
-        // A peer that is in the middle of a handoff may own the guest the next moment.
+        // A peer in the middle of a handoff may own the guest the next moment; where there are
+        // claims, it or we will win them.
+        if matches!(self.disk, Disk::Images(_)) {
+            return None;
+        }
         let known = self.candidates().map(|c| c.epoch).max().unwrap_or_default();
         self.peers.iter().find_map(|peer| match peer.answer {
             Some(Answer::Moving { epoch, .. }) if epoch > known => {
@@ -312,6 +330,9 @@ impl Evidence<'_> {
             Some(Answer::Owner { owner, epoch, .. }) => {
                 Some(Candidate { owner, epoch, known_by: KnownBy::Peer(peer.host) })
             }
+            Some(Answer::Acquiring { epoch }) => {
+                Some(Candidate { owner: peer.host, epoch, known_by: KnownBy::Peer(peer.host) })
+            }
             Some(Answer::Moving { .. } | Answer::NoRecord | Answer::Damaged) | None => None,
         });
         own.chain(owners).chain(claims).chain(peers)
@@ -329,7 +350,7 @@ impl Evidence<'_> {
             Some(Answer::NoRecord) => true,
             Some(Answer::Owner { owner, epoch, .. }) => owner != holder || epoch < claim.epoch,
             Some(Answer::Moving { to, epoch, .. }) => to != holder || epoch != claim.epoch,
-            Some(Answer::Damaged) | None => false,
+            Some(Answer::Acquiring { .. } | Answer::Damaged) | None => false,
         }
     }
 
@@ -397,11 +418,20 @@ impl Evidence<'_> {
         unknown
     }
 
+    /// The newest epoch anything beside an image speaks of: whoever claims after us claims after it.
+    fn disk_top(&self) -> Epoch {
+        let owners = self.images().filter_map(|image| match image.owner {
+            OwnerFound::Record(record) => Some(record.epoch),
+            OwnerFound::None | OwnerFound::Damaged => None,
+        });
+        owners.chain(self.newest_claim()).max().unwrap_or_default()
+    }
+
     /// The newest epoch anybody has used for anything.
     fn top(&self) -> Epoch {
         let peers = self.peers.iter().filter_map(|peer| match peer.answer {
             Some(Answer::Owner { epoch, consumed, .. }) => Some(epoch.max(consumed)),
-            Some(Answer::Moving { epoch, .. }) => Some(epoch),
+            Some(Answer::Moving { epoch, .. } | Answer::Acquiring { epoch }) => Some(epoch),
             Some(Answer::NoRecord | Answer::Damaged) | None => None,
         });
         let candidates = self.candidates().map(|c| c.epoch);

@@ -23,10 +23,13 @@ pub enum Effect {
     Persist(Record),
     /// Send to the peer, if it can be reached.
     Send { to: HostId, message: Message },
-    /// Take the claim of this epoch on every writable image that has a place for it (see
-    /// [`crate::disk`]). Answer: `ClaimWon` (also where no image has such a place), `ClaimLost`
-    /// or `ClaimUnavailable`.
-    TakeClaim { epoch: Epoch },
+    /// Take these claims on every writable image that has a place for them (see
+    /// [`crate::disk`]). Where no image has one, they are won, unless we are *acquiring*: then
+    /// every peer that can be reached is asked once more, now that all can see that we want the
+    /// guest, and one that owns or acquires it with this epoch or a newer holds the claim. (A peer
+    /// that is reached and busy is waited for.) Answer, with [`Claims::epoch`]: `ClaimWon`,
+    /// `ClaimLost` or `ClaimUnavailable`.
+    TakeClaim(Claims),
     /// Replace the owner record, unless the one there is newer.
     WriteOwner(OwnerRecord),
 
@@ -40,10 +43,11 @@ pub enum Effect {
     ConfirmStopped,
     /// End any transfer and bring the engine back to this state, disks locked again: cancel if
     /// it was on its way, resume if it was finished, leave it if it is there already. Announce
-    /// if it was stopped. An engine that is gone needs no mending; it is then a crash of a guest
-    /// that is ours.
+    /// if it was stopped. A guest that has ended by itself meanwhile is not resumed, and an engine
+    /// that is gone needs no mending: to both the policies of a guest that is ours apply.
     Mend { run: RunState },
-    /// Wait until the engine has sent the last page of a post-copy or is gone. Answer: `Drained`.
+    /// Wait until the engine has sent the last page of a post-copy, or is gone, or the target
+    /// says that its engine needs nothing more or is gone. Answer: `Drained`.
     AwaitDrained,
 
     // At the target.
@@ -62,7 +66,9 @@ pub enum Effect {
 
     // At either.
     /// End this host's engine of the guest, if there is one, and whatever goes with it: carrying
-    /// process, accounted memory, tap, locks. Done only when all of it is gone.
+    /// process, accounted memory, tap, locks. Done only when all of it is gone. Whatever was
+    /// asked of the engine and is not answered yet is over: its answer is dropped. (`Mend` drops
+    /// such answers, too.)
     DestroyCopy,
     /// Stop the vCPUs and keep the engine.
     PauseGuest,
@@ -71,6 +77,17 @@ pub enum Effect {
     ApplyPolicy { ended: Option<RunState> },
     /// Tell whoever is waiting, and the log.
     Report(Outcome),
+}
+
+/// The claims that make a host the owner with `epoch`: one for each epoch after the one its
+/// predecessor held, so that two hosts that succeed the same one always contend for a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Claims {
+    /// The epoch the guest was last held with.
+    pub after: Epoch,
+    pub epoch: Epoch,
+    /// This host has said, durably, that it will never use the claims it may hold up to here.
+    pub declined: Option<(HostId, Epoch)>,
 }
 
 /// What the driver reports to the machines.
@@ -131,6 +148,7 @@ pub enum Event {
     /// The door ([`crate::door`]) has decided that this host takes the guest with this epoch and
     /// boots it: a creation, or a recovery.
     Acquire {
+        after: Epoch,
         epoch: Epoch,
     },
     /// An operator's word, already durable: the copy on this host is the newest there is and the

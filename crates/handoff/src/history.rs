@@ -34,6 +34,15 @@ pub(crate) fn on_message(
     match message.body {
         Body::Offer { owned, kind } => {
             let handoff = Handoff { id: message.handoff, peer: from, epoch: message.epoch, kind };
+            if message.epoch <= ledger.consumed {
+                // We may have accepted it once, and whatever came of that must not be denied: a
+                // source that has ceded would believe us.
+                let body = match answer_cede(&state, me, &message) {
+                    Body::NoRecord => Body::Unwilling { reason: Reason::Stale },
+                    body => body,
+                };
+                return (state, vec![reply(body)]);
+            }
             consider(ledger, state, owned, handoff)
         }
         Body::Cede { .. } => {
@@ -50,6 +59,7 @@ pub(crate) fn on_message(
         Body::Owner { .. }
         | Body::Abort
         | Body::Refused { .. }
+        | Body::Unwilling { .. }
         | Body::Returned
         | Body::NoRecord => (state, vec![]),
     }
@@ -187,23 +197,20 @@ fn dispute(ledger: &mut Ledger, ours: Epoch, owner: HostId, newer: Epoch) -> Ste
     (State::Disputed { epoch: ours, owner, newer }, effects)
 }
 
-/// A source offers us the guest.
+/// A source offers us the guest, with an epoch we have never seen.
 fn consider(ledger: &mut Ledger, state: State, owned: Epoch, handoff: Handoff) -> Step {
     let from = handoff.peer;
     let refuse = |ledger: &Ledger, state, reason| {
-        (state, vec![ledger.send(&handoff, Body::Refused { reason })])
+        (state, vec![ledger.send(&handoff, Body::Unwilling { reason })])
     };
     if handoff.epoch > EPOCH_MAX || owned >= handoff.epoch {
         return refuse(ledger, state, Reason::Stale);
     }
     match state {
         State::Unknown => Target::begin(ledger, owned, handoff),
-        State::Elsewhere { declined: Some(declined), .. } if declined.handoff == handoff.id => {
-            refuse(ledger, state, Reason::Failed)
-        }
         State::Elsewhere { owner, epoch, .. } => {
             let is_newer = owned > epoch || (owned == epoch && owner == from);
-            if is_newer && handoff.epoch > ledger.consumed {
+            if is_newer {
                 Target::begin(ledger, owned, handoff)
             } else {
                 refuse(ledger, state, Reason::Stale)
@@ -234,7 +241,7 @@ fn consider(ledger: &mut Ledger, state: State, owned: Epoch, handoff: Handoff) -
         }
         State::Owned { epoch } if owned > epoch => {
             let (state, mut effects) = heard(ledger, state, from, owned);
-            effects.push(ledger.send(&handoff, Body::Refused { reason: Reason::Busy }));
+            effects.push(ledger.send(&handoff, Body::Unwilling { reason: Reason::Busy }));
             (state, effects)
         }
         // A former owner that does not know: tell it.

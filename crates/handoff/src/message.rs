@@ -54,6 +54,9 @@ pub enum Body {
     Started,
     /// The target will never own this epoch, durably.
     Refused { reason: Reason },
+    /// The target does not accept the offer. Nothing about that is durable, so it ends an offer
+    /// and means nothing to a source that has ceded.
+    Unwilling { reason: Reason },
     /// The target owned the epoch, its engine refused to start, and nothing ran: take it back.
     Returned,
 
@@ -111,6 +114,7 @@ impl Body {
             Body::Ready => "Ready",
             Body::Started => "Started",
             Body::Refused { .. } => "Refused",
+            Body::Unwilling { .. } => "Unwilling",
             Body::Returned => "Returned",
             Body::WhoOwns => "WhoOwns",
             Body::NoRecord => "NoRecord",

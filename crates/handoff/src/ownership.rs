@@ -9,7 +9,7 @@
 //! this life of the daemon has seen, which is exactly what a restart forgets.
 
 use crate::disk::{By, OwnerRecord};
-use crate::effect::{Doubt, Effect, Event, Outcome};
+use crate::effect::{Claims, Doubt, Effect, Event, Outcome};
 use crate::message::{Body, EPOCH_MAX, Kind, Message, Reason};
 use crate::record::{BootId, Decline, Declined, Handoff, Identity, Record, Standing};
 use crate::source::Source;
@@ -47,6 +47,7 @@ pub enum State {
     Damaged,
     /// Claiming an epoch, to boot the guest here. On disk still what it was.
     Acquiring {
+        after: Epoch,
         epoch: Epoch,
         from: Box<State>,
     },
@@ -109,7 +110,11 @@ pub enum Answer {
         epoch: Epoch,
         consumed: Epoch,
     },
-    /// On its way: ceded, or complete and waiting.
+    /// The host asked is about to take it with this epoch, if it wins the claim.
+    Acquiring {
+        epoch: Epoch,
+    },
+    /// On its way, and not arrived.
     Moving {
         from: HostId,
         to: HostId,
@@ -208,8 +213,8 @@ impl Ownership {
             State::Target(target) if active(target.handoff()) => {
                 target.on_message(&mut ledger, message.body)
             }
-            State::Acquiring { epoch, from: before } => {
-                while_acquiring(&mut ledger, epoch, *before, from, message)
+            State::Acquiring { after, epoch, from: before } => {
+                while_acquiring(&mut ledger, (after, epoch), *before, from, message)
             }
             state => crate::history::on_message(&mut ledger, state, from, message),
         };
@@ -223,10 +228,12 @@ impl Ownership {
             (state, Event::Heard { owner, epoch }) => {
                 crate::history::heard(&mut ledger, state, owner, epoch)
             }
-            (state, Event::Acquire { epoch }) => acquire(&mut ledger, state, epoch),
+            (state, Event::Acquire { after, epoch }) => acquire(&mut ledger, state, after, epoch),
             (State::Source(source), event) => source.on_event(&mut ledger, event),
             (State::Target(target), event) => target.on_event(&mut ledger, event),
-            (State::Acquiring { epoch, from }, event) => on_claim(&mut ledger, epoch, *from, event),
+            (State::Acquiring { after, epoch, from }, event) => {
+                on_claim(&mut ledger, (after, epoch), *from, event)
+            }
             (State::Disputed { owner, newer, .. }, Event::GiveUp) => {
                 let standing = Standing::Elsewhere { owner, epoch: newer, declined: None };
                 let state = State::Elsewhere { owner, epoch: newer, declined: None };
@@ -284,6 +291,9 @@ impl Ownership {
     }
 
     /// Answers a host that asks who owns the guest, outside any handoff.
+    ///
+    /// The driver answers only when it has performed every effect it was given: what is not
+    /// durable yet must not be told.
     pub fn answer(&self) -> Answer {
         let me = self.ledger.identity.host;
         let consumed = self.ledger.consumed;
@@ -291,15 +301,12 @@ impl Ownership {
         match &self.state {
             State::Unknown => Answer::NoRecord,
             State::Damaged => Answer::Damaged,
-            State::Acquiring { epoch, .. } => {
-                Answer::Owner { owner: me, epoch: *epoch, consumed: consumed.max(*epoch) }
-            }
+            State::Acquiring { epoch, .. } => Answer::Acquiring { epoch: *epoch },
             State::Source(source) if source.has_ceded() => {
                 moving(me, source.handoff().peer, source.handoff().epoch)
             }
-            State::Target(target) if !matches!(target, Target::Taken { .. }) => {
-                moving(target.handoff().peer, me, target.handoff().epoch)
-            }
+            // Not even `Taken` is the last word: the engine may still refuse to start.
+            State::Target(target) => moving(target.handoff().peer, me, target.handoff().epoch),
             state => match crate::history::owner(state, me) {
                 Some((owner, epoch)) => Answer::Owner { owner, epoch, consumed },
                 None => Answer::NoRecord,
@@ -356,12 +363,12 @@ fn recover_standing(
 }
 
 /// The door has let us through: claim the epoch, from wherever we stand.
-fn acquire(ledger: &mut Ledger, state: State, epoch: Epoch) -> (State, Vec<Effect>) {
+fn acquire(ledger: &mut Ledger, state: State, after: Epoch, epoch: Epoch) -> (State, Vec<Effect>) {
     let epoch = epoch.max(ledger.consumed.next());
     if epoch > EPOCH_MAX {
         return (state, vec![]);
     }
-    let take = Effect::TakeClaim { epoch };
+    let take = Effect::TakeClaim(Claims { after, epoch, declined: None });
     match state {
         State::Unknown
         | State::Damaged
@@ -369,7 +376,7 @@ fn acquire(ledger: &mut Ledger, state: State, epoch: Epoch) -> (State, Vec<Effec
         | State::Elsewhere { .. }
         | State::Disputed { .. }
         | State::Source(Source::Ceded { .. }) => {
-            (State::Acquiring { epoch, from: Box::new(state) }, vec![take])
+            (State::Acquiring { after, epoch, from: Box::new(state) }, vec![take])
         }
         // The incomplete or doubtful copy goes first; it must never run beside a fresh boot.
         State::Target(
@@ -377,7 +384,7 @@ fn acquire(ledger: &mut Ledger, state: State, epoch: Epoch) -> (State, Vec<Effec
         ) => {
             let (from, mut effects) = target.decline(ledger, Decline::Refused, Reason::Cancelled);
             effects.push(take);
-            (State::Acquiring { epoch, from: Box::new(from) }, effects)
+            (State::Acquiring { after, epoch, from: Box::new(from) }, effects)
         }
         State::Acquiring { .. }
         | State::Source(_)
@@ -389,12 +396,12 @@ fn acquire(ledger: &mut Ledger, state: State, epoch: Epoch) -> (State, Vec<Effec
 /// has the guest.
 fn while_acquiring(
     ledger: &mut Ledger,
-    epoch: Epoch,
+    (after, epoch): (Epoch, Epoch),
     before: State,
     from: HostId,
     message: Message,
 ) -> (State, Vec<Effect>) {
-    let stay = |before| (State::Acquiring { epoch, from: Box::new(before) }, vec![]);
+    let stay = |before| (State::Acquiring { after, epoch, from: Box::new(before) }, vec![]);
     match (before, message.body) {
         (State::Source(source), Body::Started | Body::Owner { .. })
             if source.handoff().id == message.handoff && source.handoff().peer == from =>
@@ -411,7 +418,12 @@ fn while_acquiring(
     }
 }
 
-fn on_claim(ledger: &mut Ledger, epoch: Epoch, from: State, event: Event) -> (State, Vec<Effect>) {
+fn on_claim(
+    ledger: &mut Ledger,
+    (after, epoch): (Epoch, Epoch),
+    from: State,
+    event: Event,
+) -> (State, Vec<Effect>) {
     let me = ledger.identity.host;
     match event {
         Event::ClaimWon { epoch: won } if won == epoch => {
@@ -427,15 +439,16 @@ fn on_claim(ledger: &mut Ledger, epoch: Epoch, from: State, event: Event) -> (St
             (State::Owned { epoch }, effects)
         }
         Event::ClaimLost { epoch: lost, holder } if lost == epoch => {
+            ledger.consume(epoch);
             (from, vec![Effect::Report(Outcome::AcquireLost { holder })])
         }
         Event::ClaimUnavailable { epoch: asked } if asked == epoch => {
             (from, vec![Effect::Report(Outcome::InDoubt(Doubt::ClaimUnavailable))])
         }
         Event::Nudge => {
-            let state = State::Acquiring { epoch, from: Box::new(from) };
-            (state, vec![Effect::TakeClaim { epoch }])
+            let state = State::Acquiring { after, epoch, from: Box::new(from) };
+            (state, vec![Effect::TakeClaim(Claims { after, epoch, declined: None })])
         }
-        _ => (State::Acquiring { epoch, from: Box::new(from) }, vec![]),
+        _ => (State::Acquiring { after, epoch, from: Box::new(from) }, vec![]),
     }
 }

@@ -17,7 +17,7 @@
 //! whatever was said or written about the old one can no longer be believed.
 
 use crate::disk::By;
-use crate::effect::{Doubt, Effect, Event, Outcome};
+use crate::effect::{Claims, Doubt, Effect, Event, Outcome};
 use crate::message::{Body, Kind, Reason};
 use crate::ownership::{Ledger, State};
 use crate::record::{Handoff, Standing};
@@ -87,9 +87,8 @@ impl Source {
             // The target has said all it had to say.
             Source::Draining { .. } => match body {
                 Body::Started | Body::Ready | Body::WhoOwns | Body::Accepted => self.stay(),
-                Body::Refused { .. } | Body::Returned | Body::NoRecord | Body::Owner { .. } => {
-                    self.stay()
-                }
+                Body::Refused { .. } | Body::Unwilling { .. } | Body::Returned => self.stay(),
+                Body::NoRecord | Body::Owner { .. } => self.stay(),
                 Body::Offer { .. } | Body::Cede { .. } | Body::Abort => self.stay(),
             },
         }
@@ -111,7 +110,9 @@ impl Source {
                 let source = Source::Confirming { epoch, handoff, run };
                 (State::Source(source), vec![Effect::ConfirmStopped])
             }
-            Body::Refused { .. } => keep(ledger, epoch, &handoff, run, Reason::PeerRefused),
+            Body::Refused { .. } | Body::Unwilling { .. } | Body::NoRecord => {
+                keep(ledger, epoch, &handoff, run, Reason::PeerRefused)
+            }
             Body::WhoOwns => {
                 let offer = Body::Offer { owned: epoch, kind: handoff.kind };
                 (State::Source(self), vec![ledger.send(&handoff, offer)])
@@ -120,7 +121,7 @@ impl Source {
                 crate::history::heard(ledger, State::Source(self), owner, newer)
             }
             // Repeats, and news that is none.
-            Body::Accepted | Body::Ready | Body::NoRecord | Body::Owner { .. } => self.stay(),
+            Body::Accepted | Body::Ready | Body::Owner { .. } => self.stay(),
             // Impossible: nothing was ceded, so nothing was owned.
             Body::Started | Body::Returned => self.stay(),
             // Only a target receives these.
@@ -154,8 +155,9 @@ impl Source {
             Body::Ready | Body::WhoOwns if is_waiting => {
                 (State::Source(self), vec![ledger.send(&handoff, Body::Cede { run })])
             }
-            // Repeats, and questions that a claim under way will answer.
-            Body::Accepted | Body::Ready | Body::WhoOwns => self.stay(),
+            // Repeats, and questions that a claim under way will answer. An `Unwilling` is about
+            // an offer long accepted: it was sent before that, or to a repeat of it.
+            Body::Accepted | Body::Unwilling { .. } | Body::Ready | Body::WhoOwns => self.stay(),
             Body::Refused { .. } | Body::Returned => self.stay(),
             // Only a target receives these.
             Body::Offer { .. } | Body::Cede { .. } | Body::Abort => self.stay(),
@@ -190,12 +192,14 @@ impl Source {
                     own_again(ledger, &handoff, run, take)
                 }
                 Event::ClaimLost { epoch: lost, holder } if lost == take => {
+                    // Somebody has used it; try another the next time.
+                    ledger.consume(take);
                     Source::Ceded { epoch, handoff, run }.doubt(Doubt::ClaimHeld { holder })
                 }
                 Event::ClaimUnavailable { epoch: asked } if asked == take => {
                     self.doubt(Doubt::ClaimUnavailable)
                 }
-                Event::Nudge => (State::Source(self), vec![Effect::TakeClaim { epoch: take }]),
+                Event::Nudge => (State::Source(self), vec![return_claims(epoch, &handoff, take)]),
                 _ => self.stay(),
             },
             Source::Draining { handoff } => match event {
@@ -324,7 +328,8 @@ fn ceded_event(
         Event::Resume if handoff.kind == Kind::PostCopy => ceded.doubt(Doubt::CannotResume),
         Event::Resume => {
             let burning = Source::Burning { epoch, handoff, run };
-            (State::Source(burning), vec![Effect::TakeClaim { epoch: handoff.epoch }])
+            let claims = Claims { after: epoch, epoch: handoff.epoch, declined: None };
+            (State::Source(burning), vec![Effect::TakeClaim(claims)])
         }
         _ => ceded.stay(),
     }
@@ -380,7 +385,13 @@ fn mend(ledger: &Ledger, epoch: Epoch, run: Option<RunState>) -> Vec<Effect> {
 fn come_back(ledger: &Ledger, epoch: Epoch, handoff: Handoff, run: Option<RunState>) -> Step {
     let take = ledger.consumed.next();
     let source = Source::Returning { epoch, handoff, run, take };
-    (State::Source(source), vec![Effect::TakeClaim { epoch: take }])
+    (State::Source(source), vec![return_claims(epoch, &handoff, take)])
+}
+
+/// The claims to come back with. What the target may have claimed before it declined is void.
+fn return_claims(after: Epoch, handoff: &Handoff, take: Epoch) -> Effect {
+    let declined = Some((handoff.peer, handoff.epoch));
+    Effect::TakeClaim(Claims { after, epoch: take, declined })
 }
 
 /// Goes on with the guest after it was ceded in vain.

@@ -20,7 +20,7 @@
 //! nothing that the engine and the carrying process cannot say again after a restart.
 
 use crate::disk::By;
-use crate::effect::{Doubt, Effect, Event, Outcome};
+use crate::effect::{Claims, Doubt, Effect, Event, Outcome};
 use crate::message::{Body, Kind, Reason};
 use crate::ownership::{EngineView, Ledger, State};
 use crate::record::{Decline, Declined, Handoff, Standing};
@@ -94,7 +94,7 @@ impl Target {
             // Moves.
             (Target::Prepared { .. }, Body::Cede { run }) => {
                 let claiming = Target::Claiming { owned, handoff, run };
-                (State::Target(claiming), vec![Effect::TakeClaim { epoch: handoff.epoch }])
+                (State::Target(claiming), vec![target_claims(owned, &handoff)])
             }
             (
                 Target::Starting { .. }
@@ -142,6 +142,7 @@ impl Target {
                 | Body::Ready
                 | Body::Started
                 | Body::Refused { .. }
+                | Body::Unwilling { .. }
                 | Body::Returned,
             ) => self.stay(),
         }
@@ -219,7 +220,7 @@ impl Target {
                 self.doubt(Doubt::ClaimUnavailable)
             }
             Event::EngineFailed => self.refuse(ledger, Reason::Failed),
-            Event::Nudge => (State::Target(self), vec![Effect::TakeClaim { epoch: handoff.epoch }]),
+            Event::Nudge => (State::Target(self), vec![target_claims(owned, &handoff)]),
             _ => self.stay(),
         }
     }
@@ -286,6 +287,10 @@ impl Target {
     fn doubt(self, doubt: Doubt) -> Step {
         (State::Target(self), vec![Effect::Report(Outcome::InDoubt(doubt))])
     }
+}
+
+fn target_claims(owned: Epoch, handoff: &Handoff) -> Effect {
+    Effect::TakeClaim(Claims { after: owned, epoch: handoff.epoch, declined: None })
 }
 
 fn taken_event(ledger: &mut Ledger, taken: Target, event: Event) -> Step {

@@ -2,3 +2,10 @@
 // Copyright the Whimbrel authors
 
 //! Many hosts' decisions on a simulated network, disk, clock and engine. Never shipped.
+
+pub mod coverage;
+pub mod heal;
+pub mod model;
+pub mod mutants;
+pub mod scopes;
+pub mod world;

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! What lies beside the shared image.
+
+use std::collections::BTreeMap;
+use whimbrel_handoff::disk::OwnerRecord;
+use whimbrel_handoff::effect::Claims;
+use whimbrel_model::id::{Epoch, HostId};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SharedDisk {
+    pub owner: Option<OwnerRecord>,
+    pub claims: BTreeMap<Epoch, HostId>,
+}
+
+impl SharedDisk {
+    pub fn owned_by(owner: OwnerRecord) -> Self {
+        Self { owner: Some(owner), claims: BTreeMap::from([(owner.epoch, owner.owner)]) }
+    }
+
+    /// Takes claims as `whimbrel_handoff::disk` describes it, or names who holds them.
+    pub fn take(
+        &mut self,
+        claims: &Claims,
+        host: HostId,
+        is_void: impl Fn(Epoch, HostId) -> bool,
+        looks_around: bool,
+    ) -> Result<(), HostId> {
+        let epoch = claims.epoch;
+        let mut foreign = Vec::new();
+        for number in claims.after.next().0..=epoch.0 {
+            let holder = *self.claims.entry(Epoch(number)).or_insert(host);
+            if holder != host && Epoch(number) == epoch {
+                return Err(holder);
+            }
+            if holder != host {
+                foreign.push((Epoch(number), holder));
+            }
+        }
+        if let Some(&(_, holder)) = foreign.iter().find(|&&(epoch, host)| !is_void(epoch, host)) {
+            return Err(holder);
+        }
+        if !looks_around {
+            return Ok(());
+        }
+        let newer_claim = self.claims.range(epoch.next()..).next_back();
+        if let Some((_, &holder)) = newer_claim {
+            return Err(holder);
+        }
+        match self.owner {
+            Some(owner) if owner.epoch > epoch => Err(owner.owner),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Replaces the owner record, unless the one there is newer; the owner clears old claims.
+    pub fn write_owner(&mut self, record: OwnerRecord) {
+        if self.owner.is_some_and(|there| there.epoch > record.epoch) {
+            return;
+        }
+        self.owner = Some(record);
+        if record.by == whimbrel_handoff::disk::By::Owner {
+            self.claims = self.claims.split_off(&record.epoch);
+        }
+    }
+}
