@@ -9,27 +9,28 @@
 //!
 //! # How a claim is taken
 //!
-//! Epochs are skipped: an offer that came to nothing has used one up. If only the newest were
-//! claimed, two hosts that both mean to succeed epoch 4 could win 5 and 6. So who takes epoch *n*
-//! claims every epoch after the one it succeeds ([`crate::effect::Claims`]):
+//! Epochs are skipped: an offer that came to nothing has used one up. So two hosts that both mean
+//! to succeed epoch 4 may claim 5 and 6, and both would win. Who takes epoch *n* after epoch *m*
+//! ([`crate::effect::Claims`]) therefore
 //!
-//! 1. For each, oldest first: create the claim exclusively, with our name in it. If it is there
-//!    with our name: good, we are repeating ourselves. If *n* itself is another host's: lost to it.
-//! 2. Then, for each older one that is another host's: it is void if that host has declined, or
-//!    answers now that it neither owns, acquires nor receives the guest with it. Else: lost to it.
-//! 3. Then look around: if the owner record or any claim is **newer** than *n*: lost to that host.
-//!    (Old claims may have been cleared away; without this look a very late host could win an
-//!    epoch that is long over.)
+//! 1. creates the claim of *n* exclusively, with its name in it. If it is there with our name:
+//!    good, we are repeating ourselves. With another: lost to that host.
+//! 2. Only then it looks around, and has **lost** to any other host that
+//!    - holds a claim newer than *m*, unless that is void: the host has declined it, or answers
+//!      now that it neither owns nor acquires nor receives the guest with it;
+//!    - is named by an owner record newer than *m* that it wrote itself, unless declined;
+//!    - is named by any owner record newer than *n*.
+//!
+//! First create, then look: of two that contend, the later to look sees the other. Both may lose;
+//! then both try again with newer epochs, and find each other's old claims void. A claim that was
+//! cleared away was older than its clearer's record, which the look finds instead.
 //!
 //! A guest with several writable images claims each, in the order of their paths, and stops at the
-//! first it loses. The owner may delete claims older than its own once its record is written.
+//! first it loses. The owner (nobody else, and not the source that cedes) may delete claims older
+//! than its own once its record is written.
 
 use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId};
 use whimbrel_model::run_state::RunState;
-
-mod codec;
-
-pub use codec::{CLAIM_BYTES, DiskRecordError, OWNER_BYTES};
 
 /// The content of `<image>.owner`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

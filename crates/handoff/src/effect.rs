@@ -23,8 +23,8 @@ pub enum Effect {
     Persist(Record),
     /// Send to the peer, if it can be reached.
     Send { to: HostId, message: Message },
-    /// Take these claims on every writable image that has a place for them (see
-    /// [`crate::disk`]). Where no image has one, they are won, unless we are *acquiring*: then
+    /// Take the claim on every writable image that has a place for it (see [`crate::disk`]).
+    /// Where no image has one, it is won, unless we are *acquiring*: then
     /// every peer that can be reached is asked once more, now that all can see that we want the
     /// guest, and one that owns or acquires it with this epoch or a newer holds the claim. (A peer
     /// that is reached and busy is waited for.) Answer, with [`Claims::epoch`]: `ClaimWon`,
@@ -79,8 +79,8 @@ pub enum Effect {
     Report(Outcome),
 }
 
-/// The claims that make a host the owner with `epoch`: one for each epoch after the one its
-/// predecessor held, so that two hosts that succeed the same one always contend for a claim.
+/// The claim that makes a host the owner with `epoch`, after `after`: two hosts that succeed the
+/// same epoch always contend, whichever they take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Claims {
     /// The epoch the guest was last held with.

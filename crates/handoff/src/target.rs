@@ -207,6 +207,7 @@ impl Target {
         let (owned, handoff) = self.parts();
         match event {
             Event::ClaimWon { epoch } if epoch == handoff.epoch => {
+                ledger.boot = ledger.now;
                 let effects = vec![
                     ledger.persist(Standing::Taken { owned, handoff, run }),
                     Effect::StartGuest { run },
@@ -321,8 +322,9 @@ fn crash(ledger: &mut Ledger, handoff: &Handoff) -> Step {
     (State::Owned { epoch: handoff.epoch }, effects)
 }
 
+/// The right was established when the claim was won, and in that boot: who finds the record after
+/// a reboot still has to ask.
 fn own(ledger: &mut Ledger, handoff: &Handoff) -> Vec<Effect> {
-    ledger.boot = ledger.now;
     let me: HostId = ledger.identity.host;
     let epoch = handoff.epoch;
     vec![

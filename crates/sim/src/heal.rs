@@ -138,7 +138,15 @@ fn tick(world: &mut World, scope: &Scope, patience: usize) {
         };
         // Whose target has lost its memory needs a person, who says what the disk can confirm.
         let is_forgotten = matches!(&state, Some(State::Source(source)) if source.has_ceded());
-        if scope.budget.restores > 0 && is_forgotten && patience >= 4 {
+        let nobody_owns = (0..world.hosts.len()).all(|host| {
+            matches!(
+                world.own(host).map(|own| &own.state),
+                Some(State::Unknown | State::Elsewhere { .. })
+            )
+        });
+        let is_former = matches!(&state, Some(State::Elsewhere { .. }));
+        let needs_word = is_forgotten || (nobody_owns && is_former);
+        if scope.budget.restores > 0 && needs_word && patience >= 4 {
             let then = if patience == 4 { Then::Resume } else { Then::Boot };
             world.ask(scope, host, true, Some(then));
             work(world, scope, host);

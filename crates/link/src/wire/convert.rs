@@ -258,6 +258,7 @@ impl Wire for Answer {
                 epoch: epoch.0,
             }),
             Answer::Damaged => p::Answer::Damaged(p::Damaged {}),
+            Answer::Acquiring { epoch } => p::Answer::Acquiring(p::Acquiring { epoch: epoch.0 }),
         };
         proto::OwnerAnswer { answer: Some(answer) }
     }
@@ -277,6 +278,7 @@ impl Wire for Answer {
                 epoch: epoch(moving.epoch)?,
             },
             P::Damaged(_) => Answer::Damaged,
+            P::Acquiring(taking) => Answer::Acquiring { epoch: epoch(taking.epoch)? },
         })
     }
 }

@@ -39,6 +39,9 @@ impl Wire for Message {
             Body::Refused { reason } => {
                 p::Body::Refused(p::Refused { reason: reason_to_proto(reason).into() })
             }
+            Body::Unwilling { reason } => {
+                p::Body::Unwilling(p::Refused { reason: reason_to_proto(reason).into() })
+            }
             Body::Returned => p::Body::Returned(bare),
             Body::WhoOwns => p::Body::WhoOwns(bare),
             Body::NoRecord => p::Body::NoRecord(bare),
@@ -66,6 +69,9 @@ impl Wire for Message {
             P::Ready(_) => Body::Ready,
             P::Started(_) => Body::Started,
             P::Refused(refused) => Body::Refused { reason: reason_from_proto(refused.reason)? },
+            P::Unwilling(unwilling) => {
+                Body::Unwilling { reason: reason_from_proto(unwilling.reason)? }
+            }
             P::Returned(_) => Body::Returned,
             P::WhoOwns(_) => Body::WhoOwns,
             P::NoRecord(_) => Body::NoRecord,

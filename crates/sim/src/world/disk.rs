@@ -4,7 +4,7 @@
 //! What lies beside the shared image.
 
 use std::collections::BTreeMap;
-use whimbrel_handoff::disk::OwnerRecord;
+use whimbrel_handoff::disk::{By, OwnerRecord};
 use whimbrel_handoff::effect::Claims;
 use whimbrel_model::id::{Epoch, HostId};
 
@@ -27,29 +27,27 @@ impl SharedDisk {
         is_void: impl Fn(Epoch, HostId) -> bool,
         looks_around: bool,
     ) -> Result<(), HostId> {
-        let epoch = claims.epoch;
-        let mut foreign = Vec::new();
-        for number in claims.after.next().0..=epoch.0 {
-            let holder = *self.claims.entry(Epoch(number)).or_insert(host);
-            if holder != host && Epoch(number) == epoch {
-                return Err(holder);
-            }
-            if holder != host {
-                foreign.push((Epoch(number), holder));
-            }
-        }
-        if let Some(&(_, holder)) = foreign.iter().find(|&&(epoch, host)| !is_void(epoch, host)) {
+        let Claims { after, epoch, .. } = *claims;
+        let holder = *self.claims.entry(epoch).or_insert(host);
+        if holder != host {
             return Err(holder);
         }
         if !looks_around {
             return Ok(());
         }
-        let newer_claim = self.claims.range(epoch.next()..).next_back();
-        if let Some((_, &holder)) = newer_claim {
+        let others = self.claims.range(after.next()..);
+        let rival = others.filter(|&(_, &other)| other != host);
+        if let Some((_, &holder)) = rival.into_iter().find(|&(&e, &h)| !is_void(e, h)) {
             return Err(holder);
         }
         match self.owner {
+            Some(owner) if owner.owner == host => Ok(()),
             Some(owner) if owner.epoch > epoch => Err(owner.owner),
+            Some(OwnerRecord { owner, epoch, by: By::Owner, .. })
+                if epoch > after && !is_void(epoch, owner) =>
+            {
+                Err(owner)
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -60,7 +58,7 @@ impl SharedDisk {
             return;
         }
         self.owner = Some(record);
-        if record.by == whimbrel_handoff::disk::By::Owner {
+        if record.by == By::Owner {
             self.claims = self.claims.split_off(&record.epoch);
         }
     }

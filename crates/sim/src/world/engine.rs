@@ -129,7 +129,9 @@ impl World {
     /// Ends the engine of `host` because the machines said so.
     pub(crate) fn destroy(&mut self, host: usize, is_excused: bool) {
         let Some(engine) = self.host_mut(host).engine.take() else { return };
-        let is_newest = |engine: &Engine| engine.memory == self.version;
+        let is_whole =
+            |engine: &Engine| !engine.needs_source && !matches!(engine.phase, Phase::Serving(_));
+        let is_newest = |engine: &Engine| engine.memory == self.version && is_whole(engine);
         let has_other = self.hosts.iter().any(|h| h.engine.as_ref().is_some_and(is_newest));
         let is_loss = is_newest(&engine) && !has_other && self.crashed != self.version;
         if is_loss && !is_excused && self.expected.is_some() {
