@@ -5,7 +5,7 @@
 
 use super::driver::{End, Entry, Input};
 use super::{
-    Parcel, Phase, Scope, Storage, Task, Words, World, Wrong, handoff_id, host_id, host_index,
+    Parcel, Phase, Scope, Storage, Task, Words, World, handoff_id, host_id, host_index,
 };
 use crate::mutants;
 use whimbrel_handoff::door::{self, Peer, Then};
@@ -559,6 +559,8 @@ impl World {
                 self.left.restores -= 1;
                 let this = self.host_mut(host);
                 this.slot = this.backup;
+                // No connection outlives the bringing back of a backup.
+                std::sync::Arc::make_mut(&mut self.net).retain(|parcel| parcel.to != host);
             }
             _ => unreachable!("only faults come here"),
         }
