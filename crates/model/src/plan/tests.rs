@@ -202,6 +202,9 @@ fn each_spoilt_fact_has_its_finding() {
     check(Warning, codes::PLAN_BOOT_FILE, |w| w.target.1.boot_files.clear());
     check(Blocker, codes::PLAN_BRIDGE, |w| w.target.0.bridges[0].name = "br1".to_owned());
     check(Blocker, codes::PLAN_BRIDGE, |w| w.target.0.relocation.allow_bridges.clear());
+    check(Blocker, codes::PLAN_BRIDGE, |w| {
+        w.target.0.relocation.allow_bridges = vec!["br7".to_owned()];
+    });
     check(Warning, codes::PLAN_BRIDGE, |w| {
         w.target.0.bridges = vec![BridgeFacts { name: "br0".to_owned(), mtu: 9000 }];
     });
@@ -314,6 +317,12 @@ fn an_nfs_address_is_allowed_by_its_export() {
     assert_eq!(nfs("nfs://10.0.0.9/xen"), []);
     assert_eq!(nfs("nfs://10.0.0.9/xe")[0].code, codes::PLAN_DISK_ALLOWED);
     assert_eq!(nfs("nfs://10.0.0.8/xen")[0].code, codes::PLAN_DISK_ALLOWED);
+}
+
+#[test]
+fn a_star_allows_every_bridge() {
+    let all = || vec!["*".to_owned()];
+    assert_eq!(spoil(|world| world.target.0.relocation.allow_bridges = all()), []);
 }
 
 #[test]

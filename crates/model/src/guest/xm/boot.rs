@@ -188,10 +188,10 @@ fn follow_disk(import: &mut Import<'_>, word: &mut String, names: &[Renamed]) {
     let Some((key, device)) = word.split_once("=/dev/") else { return };
     let found = names.iter().find_map(|Renamed { old, new }| {
         let partition = device.strip_prefix(old.as_str())?;
-        partition
-            .bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| format!("{key}=/dev/{new}{partition}"))
+        // A whole device with a number in its name has no partitions: `xvda10` is not in `xvda1`.
+        let has_partitions = !old.ends_with(|c: char| c.is_ascii_digit());
+        let is_partition = has_partitions && partition.bytes().all(|b| b.is_ascii_digit());
+        (partition.is_empty() || is_partition).then(|| format!("{key}=/dev/{new}{partition}"))
     });
     match found {
         Some(new) if new == *word => {}

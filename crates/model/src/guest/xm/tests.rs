@@ -218,6 +218,11 @@ fn partitions_of_a_whole_disk_keep_their_numbers() {
         "{}",
         render(&guest)
     );
+    // A whole device with a number in its name is no disk with partitions.
+    let text = text.replace("xvda,w", "xvda1,w").replace("xvda2 ro", "xvda10 ro");
+    let imported = qemu(&text).unwrap();
+    assert!(render(&imported.guest).contains("root=/dev/xvda10 ro resume=/dev/vdb1"));
+    assert!(imported.warnings.iter().any(|warning| warning.key == "root"));
     // `cmdline` is the whole line, and what names no disk of the file stays.
     let text = text.replace("extra=", "cmdline=").replace("resume=/dev/sdb1", "root=UUID=1");
     let guest = qemu(&text).unwrap().guest;
