@@ -19,7 +19,8 @@
 //! - [`receiver`] rebuilds **the exact bytes**, compared with the source's digest batch by batch,
 //!   so nothing above can harm a guest: a mistake costs an attempt, never a byte.
 //! - [`window`] and [`codec`] do the arithmetic: how much may be under way, how it is packed.
-//! - [`shelf`] is what the target holds of the guest.
+//! - [`shelf`] is what the target holds of the guest, [`image`] is how a host keeps it between two
+//!   visits.
 //!
 //! Nothing here does I/O or reads a clock: the carrying process calls, and says what time it took.
 
@@ -29,6 +30,7 @@ pub mod batch;
 pub mod codec;
 pub mod digest;
 pub mod frame;
+pub mod image;
 mod patch;
 pub mod receiver;
 pub mod sender;

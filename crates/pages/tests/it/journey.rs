@@ -3,12 +3,13 @@
 
 //! Both ends of a stream with a link between them that may be cut anywhere.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
-use whimbrel_pages::codec::{Codec, Packer};
+use whimbrel_pages::codec::{Codec, Packer, Unpacker};
 use whimbrel_pages::digest::PageDigest;
 use whimbrel_pages::frame::{Frame, FrameReader};
+use whimbrel_pages::image::{ImageId, ImageKey, ImageWriter, Manifest, Seal};
 use whimbrel_pages::receiver::{ReceiveError, Receiver};
 use whimbrel_pages::sender::{Counts, Sender, SenderConfig};
 use whimbrel_pages::shelf::{MemoryShelf, Shelf, SlotLost};
@@ -447,7 +448,7 @@ fn a_page_store_finds_every_page() {
             expected.push((place, *page));
         }
     });
-    let mut unpacker = whimbrel_pages::codec::Unpacker::default();
+    let mut unpacker = Unpacker::default();
     let (mut plain, mut in_plain) = (Vec::new(), 0);
     let mut expected = expected.into_iter();
     while let Some(kept) = journey.sender.poll_kept() {
@@ -465,6 +466,99 @@ fn a_page_store_finds_every_page() {
     }
     assert_eq!(expected.next(), None);
     assert_eq!(in_plain, journey.sender.counts().new_pages);
+}
+
+/// A shelf over an image, as a host has it: blocks that are opened when a page is wanted.
+struct ImageShelf {
+    seal: Seal,
+    manifest: Manifest,
+    blocks: Vec<Vec<u8>>,
+    newer: MemoryShelf,
+    is_newer: HashSet<u32>,
+}
+
+impl Shelf for ImageShelf {
+    fn slots(&self) -> u32 {
+        self.newer.slots()
+    }
+
+    fn put(&mut self, slot: u32, page: &Page) {
+        self.is_newer.insert(slot);
+        self.newer.put(slot, page);
+    }
+
+    fn get(&mut self, slot: u32, page: &mut Page) -> Result<(), SlotLost> {
+        if self.is_newer.contains(&slot) {
+            return self.newer.get(slot, page);
+        }
+        let entry = self.manifest.entries().get(slot as usize).ok_or(SlotLost)?;
+        let number = entry.location.block;
+        let block = &self.blocks[number as usize];
+        let open = self.seal.open_block(number.into(), block, &mut Unpacker::default());
+        let open = open.map_err(|_| SlotLost)?;
+        *page = *open.page(entry.location.offset, entry.digest).map_err(|_| SlotLost)?;
+        Ok(())
+    }
+}
+
+/// There and back: what a host kept when the guest left is all it needs when the guest returns as
+/// it was; and where the image is damaged, pages are asked for again, never used.
+#[test]
+fn an_image_brings_a_guest_back() {
+    let (there, image) = (guest_stream(6, 300, 3), ImageId([6; 16]));
+    let weather = Weather::fair(Format::Qemu);
+    let mut journey = Journey::new(&weather, &[]);
+    journey.sender = Sender::new(SenderConfig {
+        split: Format::Qemu.splitter(),
+        codec: Codec::Zstd(1),
+        slots: 1000,
+        recent_pages_max: 100,
+        is_kept: true,
+    });
+    journey.run(&there, &weather).unwrap();
+    let mut writer = ImageWriter::new(Seal::new(&ImageKey::new([7; 32]), image));
+    let kept = std::iter::from_fn(|| journey.sender.poll_kept());
+    let mut blocks: Vec<_> = kept.flat_map(|kept| writer.push(&kept)).collect();
+    let (last, manifest, seal) = writer.finish();
+    blocks.extend(last);
+    assert!(blocks.iter().zip(0..).all(|(block, number)| block.number == number));
+    let manifest = Manifest::open(&seal, &manifest.seal(&seal)).unwrap();
+
+    // The guest as it was at the end: the last version of every page.
+    let mut memory = BTreeMap::new();
+    Format::Qemu.splitter().push(&there, &mut |piece| {
+        if let Piece::Page { place, page, .. } = piece {
+            memory.insert(place, *page);
+        }
+    });
+    assert_eq!(manifest.entries().len(), memory.len());
+    let mut back = Qemu::new().ram(&[(b"pc.ram", 300 * 4096), (b"rom", 4096)]).end_section().part();
+    for (place, page) in &memory {
+        let name = [&b"pc.ram"[..], b"rom"][usize::from(place.block)];
+        back = back.named_page(name, u64::from(place.page_index) * 4096, page);
+    }
+    let back = back.end_section().0;
+
+    for damaged in [0, 3] {
+        let mut blocks: Vec<_> = blocks.iter().map(|block| block.bytes.clone()).collect();
+        for block in blocks.iter_mut().take(damaged) {
+            let middle = block.len() / 2;
+            block[middle] ^= 1;
+        }
+        let mut journey = Journey::new(&weather, &[]);
+        journey.sender.hold(manifest.held());
+        journey.receiver = Receiver::new(Box::new(ImageShelf {
+            seal: Seal::new(&ImageKey::new([7; 32]), image),
+            manifest: manifest.clone(),
+            blocks,
+            newer: MemoryShelf::new(weather.slots),
+            is_newer: HashSet::new(),
+        }));
+        let counts = journey.run(&back, &weather).unwrap();
+        assert!(journey.rebuilt == back);
+        assert_eq!((counts.new_pages, counts.same_pages), (0, memory.len() as u64), "{counts:?}");
+        assert_eq!(counts.repeat_bytes > 0, damaged > 0, "{counts:?}");
+    }
 }
 
 proptest! {
