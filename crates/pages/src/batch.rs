@@ -3,17 +3,17 @@
 
 //! A batch: a stretch of the stream as records.
 //!
-//! A batch is a list of records and the data they use up in order; both together (the *plain* bytes)
-//! are packed by one codec. Numbers are varints.
+//! A batch is a list of records and the data they use up in order; both together (the *plain*
+//! bytes) are packed by one codec. Numbers are varints.
 //!
 //! | record | fields | gives |
 //! | --- | --- | --- |
 //! | 1 bytes | count | `count` bytes of data |
 //! | 2 jump | folded difference | nothing; the next head is that much larger than expected |
 //! | 3 fill | count, byte | `count` times: the head, then the byte |
-//! | 4 new | count, \[slot\] | `count` pages of data; with a slot, each is put on the shelf from there on |
+//! | 4 new | count, \[slot\] | `count` pages of data; put on the shelf if there is a slot |
 //! | 5 same | count, slot | `count` pages from the shelf, from that slot on |
-//! | 6 delta | slot, length | the page in that slot, patched by `length` bytes of data, and put back |
+//! | 6 delta | slot, length | the page in that slot, patched by `length` bytes, and put back |
 //!
 //! In 4 to 6, bit 4 of the record's first byte says that each page has a head before it, and in 4
 //! bit 5 says that there is a slot. A head is the one before plus 4096; both begin at 0 in every

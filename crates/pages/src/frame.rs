@@ -7,12 +7,12 @@
 //! u16 "WP"   u8 version 1   u8 kind   u32 body bytes   u32 crc32c of all other bytes   body
 //! ```
 //!
-//! All numbers are big-endian. The crc is no protection against people (the connection is), it finds
-//! our own mistakes early.
+//! All numbers are big-endian. The crc is no protection against people (the connection is), it
+//! finds our own mistakes early.
 //!
 //! | kind | from | body |
 //! | --- | --- | --- |
-//! | 1 batch | source | u64 number, u32 stream bytes, u32 records bytes, u32 data bytes, u8 packing, 8 bytes of digest, packed |
+//! | 1 batch | source | u64 number, u32 bytes of stream, records, data, u8 packing, check, packed |
 //! | 2 supply | source | u64 batch, u16 count, count x (u32 offset, 4096 bytes) |
 //! | 3 end | source | u64 batches, u64 stream bytes, 32 bytes of digest |
 //! | 4 ack | target | u64 next batch, u64 accepted bytes |
@@ -20,8 +20,8 @@
 //! | 6 resume | target | u64 next batch, u64 accepted bytes |
 //! | 7 done | target | u64 stream bytes |
 //!
-//! The digest in a batch is the beginning of the BLAKE3 of the whole stream up to the end of that
-//! batch. A connection that replaces a cut one begins with the target's `resume`.
+//! The check in a batch is the first 8 bytes of the BLAKE3 of the whole stream up to the end of
+//! that batch. A connection that replaces a cut one begins with the target's `resume`.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

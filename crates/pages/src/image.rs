@@ -4,18 +4,19 @@
 //! The memory image a host keeps of a guest that has left, so that little travels when it returns.
 //!
 //! An image is a row of **blocks** (packed pages, mostly the batches as they travelled) and a
-//! **manifest**: which page of the guest lies where, and what its digest is. All of it is sealed with
-//! a key that leaves with the guest: the host that keeps the image cannot open it until the guest
-//! brings the key back, and when the guest is destroyed, its key is.
+//! **manifest**: which page of the guest lies where, and what its digest is. All of it is sealed
+//! with a key that leaves with the guest: the host that keeps the image cannot open it until the
+//! guest brings the key back, and when the guest is destroyed, its key is.
 //!
 //! Sealed means AES-256-GCM, by `ring`: it is in the house already (TLS), it uses the processor's
 //! AES where there is one, and its time does not depend on the key. GCM breaks if a nonce is used
-//! twice, so the rule is: **one key, one image, written once**. Nonces are counters (what is sealed,
-//! and its number); a writer that was interrupted throws the image away and takes a new key.
+//! twice, so the rule is: **one key, one image, written once**. Nonces are counters (what is
+//! sealed, and its number); a writer that was interrupted throws the image away and takes a new
+//! key.
 //!
 //! What was altered, cut off, or belongs to another image or another number does not open. What
-//! opens is still compared with its page's digest. So a page is either right or lost, and lost pages
-//! are asked for again.
+//! opens is still compared with its page's digest. So a page is either right or lost, and lost
+//! pages are asked for again.
 
 mod manifest;
 mod writer;

@@ -214,8 +214,8 @@ impl Sender {
         }
     }
 
-    /// Says what the shelf holds from an earlier visit: the n-th page lies in slot n. Both ends must
-    /// have agreed on it (by the digest of the manifest) before the first byte is pushed.
+    /// Says what the shelf holds from an earlier visit: the n-th page lies in slot n. Both ends
+    /// must have agreed on it (by the digest of the manifest) before the first byte is pushed.
     pub fn hold(&mut self, pages: impl IntoIterator<Item = (Place, PageDigest)>) {
         assert_eq!(self.pushed_bytes, 0, "what is held is agreed on before the stream begins");
         self.encoder.hold(pages);

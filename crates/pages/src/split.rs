@@ -8,9 +8,9 @@
 //! splitter that understands nothing costs bytes on the wire, never correctness; and from the first
 //! thing it does not know on, it calls everything opaque and never tries to find its way back.
 //!
-//! A format is a [`Grammar`]: it says what it wants next (a token, a page, so many bytes it does not
-//! look at) and is told when it has come. The [`Cutter`] does the rest: chunks, partial pages, and
-//! the flush of a stream that stops in the middle of something.
+//! A format is a [`Grammar`]: it says what it wants next (a token, a page, so many bytes it does
+//! not look at) and is told when it has come. The [`Cutter`] does the rest: chunks, partial pages,
+//! and the flush of a stream that stops in the middle of something.
 
 mod qemu;
 mod xen;

@@ -4,9 +4,9 @@
 //! Which codec? The one that moves the guest fastest; among equals, the one that sends least.
 //!
 //! A batch passes a chain: the engine gives it, cores pack it, the link carries it, the other end
-//! unpacks it. The slowest of the four decides. A codec that is the slowest link of that chain makes
-//! things worse than sending raw bytes would, so the choice is arithmetic on measured rates, and
-//! the rates are arguments: this crate has no clock.
+//! unpacks it. The slowest of the four decides. A codec that is the slowest link of that chain
+//! makes things worse than sending raw bytes would, so the choice is arithmetic on measured rates,
+//! and the rates are arguments: this crate has no clock.
 
 use super::Codec;
 

@@ -3,8 +3,8 @@
 
 //! The manifest of an image: which page lies where, and what its digest is.
 //!
-//! The host that keeps the image has it sealed beside the blocks; the host the guest went to has it,
-//! too, and the key. When the guest returns, its host says which manifest it has
+//! The host that keeps the image has it sealed beside the blocks; the host the guest went to has
+//! it, too, and the key. When the guest returns, its host says which manifest it has
 //! ([`ManifestName`]: 48 bytes); if it is the same one, both ends number its pages alike, and that
 //! is all they have to agree on.
 //!

@@ -12,16 +12,17 @@
 //! 7e footer:        u32 id
 //! ```
 //!
-//! Sections have no length, so only one kind can be followed: `ram`, version 4. Its content is a list
-//! of words, `page address | flags`, each followed by a block name unless the flag `CONTINUE` says
-//! "the same block", and then by what the flag announces. A word with `EOS` ends the section.
+//! Sections have no length, so only one kind can be followed: `ram`, version 4. Its content is a
+//! list of words, `page address | flags`, each followed by a block name unless the flag `CONTINUE`
+//! says "the same block", and then by what the flag announces. A word with `EOS` ends the section.
 //! The first section that is not `ram` (the devices, when the guest has stopped) begins the opaque
 //! rest; so does every number, flag or name this file does not know.
 //!
 //! Two details save us from having to know capabilities that the stream does not show. In the list
 //! of blocks, 64-bit words may follow each entry (a page size, an address): names are never empty
-//! and such words have a zero in front, so a zero where a name should begin is one of them. And what
-//! a post-copy package contains has a length, so it passes, and pages are found again after it.
+//! and such words have a zero in front, so a zero where a name should begin is one of them. And
+//! what a post-copy package contains has a length, so it passes, and pages are found again after
+//! it.
 
 use super::{BLOCKS_MAX, Block, Boundary, Cutter, Grammar, PAGE_BYTES, Piece, Place, Split, Want};
 

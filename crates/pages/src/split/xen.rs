@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Copyright the Whimbrel authors
 
-//! Xen's migration stream: xl's header, libxl's records (version 2), and in them libxc's (version 3).
+//! Xen's migration stream: xl's header, libxl's records (version 2), and in them libxc's (version
+//! 3).
 //!
 //! ```text
 //! xl:     "Xen saved domain, xl format\n \0 \r", byte order, 2 x flags, length; the configuration

@@ -311,8 +311,8 @@ fn pages_travel_as_cheaply_as_they_can() {
     assert_eq!(counts.repeat_bytes, 0);
 }
 
-/// A guest that comes back: what the shelf holds from its last visit is not sent, and a damaged part
-/// of it is asked for.
+/// A guest that comes back: what the shelf holds from its last visit is not sent, and a damaged
+/// part of it is asked for.
 #[test]
 fn a_guest_that_comes_back_brings_only_what_changed() {
     let first: Vec<(Place, Page)> = (0..2000)

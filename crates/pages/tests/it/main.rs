@@ -7,4 +7,5 @@
 
 mod golden;
 mod journey;
+mod malformed;
 mod streams;

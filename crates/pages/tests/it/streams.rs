@@ -8,8 +8,8 @@ use std::io::Read;
 use whimbrel_pages::split::{OpaqueSplit, PAGE_BYTES, Piece, Place, QemuSplit, Split, XenSplit};
 
 /// Recorded from QEMU 7.2 (Debian 12) with TCG and no devices: a guest of 8 or 16 MiB that stands
-/// in its firmware, or, in `churn`, in a boot sector that changes a word in each of 96 pages without
-/// end. All but the first are stored as differences to the first.
+/// in its firmware, or, in `churn`, in a boot sector that changes a word in each of 96 pages
+/// without end. All but the first are stored as differences to the first.
 pub(crate) const RECORDED: [(&str, &[u8]); 5] = [
     ("pc", include_bytes!("../data/qemu-7.2-pc.qevm.zst")),
     ("q35", include_bytes!("../data/qemu-7.2-q35.qevm.zst")),
@@ -58,8 +58,8 @@ pub(crate) struct Found {
     pub(crate) boundary: Option<(u64, &'static str)>,
 }
 
-/// Splits a stream in chunks of the given sizes (repeated) and checks that the pieces are the stream.
-/// A size of 0 flushes.
+/// Splits a stream in chunks of the given sizes (repeated) and checks that the pieces are the
+/// stream. A size of 0 flushes.
 pub(crate) fn split(format: Format, stream: &[u8], chunks: &[usize]) -> Found {
     assert!(chunks.iter().any(|&size| size > 0), "somebody must bring the stream forward");
     let mut splitter = format.splitter();
