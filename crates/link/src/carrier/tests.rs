@@ -3,6 +3,8 @@
 
 //! Two carrying processes, in one process, on loopback, between engines that are plain sockets.
 
+mod hostile;
+
 use super::config::{Config, Meet, Side};
 use super::process::Carrier;
 use super::status::{End, Status};
