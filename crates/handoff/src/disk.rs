@@ -21,7 +21,7 @@
 //!    - is named by an owner record newer than *m* that it wrote itself, unless declined;
 //!    - is named by any owner record newer than *n*.
 //!
-//! First create, then look: of two that contend, the later to look sees the other. Both may lose;
+//! ([`rivals`] lists them.) First create, then look: of two that contend, the later to look sees the other. Both may lose;
 //! then both try again with newer epochs, and find each other's old claims void. A claim that was
 //! cleared away was older than its clearer's record, which the look finds instead.
 //!
@@ -29,6 +29,7 @@
 //! first it loses. The owner (nobody else, and not the source that cedes) may delete claims older
 //! than its own once its record is written.
 
+use crate::effect::Claims;
 use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId};
 use whimbrel_model::run_state::RunState;
 
@@ -57,4 +58,28 @@ pub struct Claim {
     pub guest: GuestId,
     pub epoch: Epoch,
     pub host: HostId,
+}
+
+/// The second half of taking a claim: who may have taken the guest since the epoch we succeed, by
+/// what lies beside one image now that our own claim lies there, too. The claim is won if each of
+/// them is [void](crate::door::is_void).
+pub fn rivals(
+    ours: &Claims,
+    me: HostId,
+    owner: Option<OwnerRecord>,
+    claims: &[Claim],
+) -> Vec<(HostId, Epoch)> {
+    let is_declined = |host, epoch| ours.declined.is_some_and(|(by, to)| by == host && epoch <= to);
+    let claims = claims.iter().map(|claim| (claim.host, claim.epoch));
+    let newer_claims = claims.filter(|&(_, epoch)| epoch > ours.after);
+    let owner = owner.filter(|record| match record.by {
+        By::Owner => record.epoch > ours.after,
+        // Nobody has taken that yet; who does will have claimed it.
+        By::Source { .. } => record.epoch > ours.epoch,
+    });
+    let newer_owner = owner.map(|record| (record.owner, record.epoch));
+    newer_claims
+        .chain(newer_owner)
+        .filter(|&(host, epoch)| host != me && !is_declined(host, epoch))
+        .collect()
 }

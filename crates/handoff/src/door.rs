@@ -346,12 +346,7 @@ impl Evidence<'_> {
             return true;
         }
         let peer = self.peers.iter().find(|peer| peer.host == holder);
-        match peer.and_then(|peer| peer.answer) {
-            Some(Answer::NoRecord) => true,
-            Some(Answer::Owner { owner, epoch, .. }) => owner != holder || epoch < claim.epoch,
-            Some(Answer::Moving { to, epoch, .. }) => to != holder || epoch != claim.epoch,
-            Some(Answer::Acquiring { .. } | Answer::Damaged) | None => false,
-        }
+        is_void(holder, claim.epoch, peer.and_then(|peer| peer.answer))
     }
 
     /// What would have to be known before anything can be said.
@@ -452,6 +447,16 @@ impl Evidence<'_> {
             }
             _ => Verdict::Refused(Refusal::NoCopy),
         }
+    }
+}
+
+/// Returns whether nothing came of the claim that `holder` has to `epoch`, as it answers itself.
+pub fn is_void(holder: HostId, epoch: Epoch, answer: Option<Answer>) -> bool {
+    match answer {
+        Some(Answer::NoRecord) => true,
+        Some(Answer::Owner { owner, epoch: owned, .. }) => owner != holder || owned < epoch,
+        Some(Answer::Moving { to, epoch: moving, .. }) => to != holder || moving != epoch,
+        Some(Answer::Acquiring { .. } | Answer::Damaged) | None => false,
     }
 }
 

@@ -334,7 +334,7 @@ impl Place {
     }
 
     /// Writes the owner record, durably. Only who has won the claim of its epoch may, or who cedes
-    /// the epoch to the host named in it. Claims of earlier epochs are pruned.
+    /// the epoch to the host named in it. Claims of epochs before one that is held are pruned.
     pub fn record(&self, owner: &Owner) -> Result<(), ClaimError> {
         let folder = Folder::make(self.parent())?;
         match self.word_in(&folder)? {
@@ -352,7 +352,12 @@ impl Place {
         }
         folder
             .replace(&self.name_with(".owner"), &format::owner(owner, &self.image, self.inode))?;
-        self.prune(&folder, Some(owner.epoch))
+        match owner.state {
+            OwnerState::Held => self.prune(&folder, Some(owner.epoch)),
+            // A source that cedes has claimed nothing, and may not know of a rival's claim that
+            // the target has to find.
+            OwnerState::Ceded { .. } => Ok(()),
+        }
     }
 
     /// Makes the image this owner's on an operator's word, whatever was beside it: for copies,

@@ -4,9 +4,7 @@
 //! What can happen next, and what happens then.
 
 use super::driver::{End, Entry, Input};
-use super::{
-    Parcel, Phase, Scope, Storage, Task, Words, World, handoff_id, host_id, host_index,
-};
+use super::{Parcel, Phase, Scope, Storage, Task, Words, World, handoff_id, host_id, host_index};
 use crate::mutants;
 use whimbrel_handoff::door::{self, Peer, Then};
 use whimbrel_handoff::effect::{Effect, Event};

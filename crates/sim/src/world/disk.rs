@@ -4,8 +4,7 @@
 //! What lies beside the shared image.
 
 use std::collections::BTreeMap;
-use whimbrel_handoff::disk::{By, OwnerRecord};
-use whimbrel_handoff::effect::Claims;
+use whimbrel_handoff::disk::{By, Claim, OwnerRecord};
 use whimbrel_model::id::{Epoch, HostId};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -19,37 +18,15 @@ impl SharedDisk {
         Self { owner: Some(owner), claims: BTreeMap::from([(owner.epoch, owner.owner)]) }
     }
 
-    /// Takes claims as `whimbrel_handoff::disk` describes it, or names who holds them.
-    pub fn take(
-        &mut self,
-        claims: &Claims,
-        host: HostId,
-        is_void: impl Fn(Epoch, HostId) -> bool,
-        looks_around: bool,
-    ) -> Result<(), HostId> {
-        let Claims { after, epoch, .. } = *claims;
+    /// Creates a claim exclusively, or names who holds it.
+    pub fn create(&mut self, epoch: Epoch, host: HostId) -> Result<(), HostId> {
         let holder = *self.claims.entry(epoch).or_insert(host);
-        if holder != host {
-            return Err(holder);
-        }
-        if !looks_around {
-            return Ok(());
-        }
-        let others = self.claims.range(after.next()..);
-        let rival = others.filter(|&(_, &other)| other != host);
-        if let Some((_, &holder)) = rival.into_iter().find(|&(&e, &h)| !is_void(e, h)) {
-            return Err(holder);
-        }
-        match self.owner {
-            Some(owner) if owner.owner == host => Ok(()),
-            Some(owner) if owner.epoch > epoch => Err(owner.owner),
-            Some(OwnerRecord { owner, epoch, by: By::Owner, .. })
-                if epoch > after && !is_void(epoch, owner) =>
-            {
-                Err(owner)
-            }
-            Some(_) | None => Ok(()),
-        }
+        if holder == host { Ok(()) } else { Err(holder) }
+    }
+
+    /// Every claim, oldest first.
+    pub fn claims(&self) -> impl Iterator<Item = Claim> {
+        self.claims.iter().map(|(&epoch, &host)| Claim { guest: super::GUEST, epoch, host })
     }
 
     /// Replaces the owner record, unless the one there is newer; the owner clears old claims.

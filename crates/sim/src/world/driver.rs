@@ -7,12 +7,13 @@ use super::{Engine, Parcel, Phase, Scope, Storage, World, Wrong, boot_id, host_i
 use crate::mutants::{self, Performed};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use whimbrel_handoff::door::Verdict;
+use whimbrel_handoff::disk;
+use whimbrel_handoff::door::{self, Verdict};
 use whimbrel_handoff::effect::{Claims, Effect, Event, Outcome};
 use whimbrel_handoff::message::{Body, Kind, Message};
 use whimbrel_handoff::ownership::{Answer, EngineView, Found, Ownership, State};
 use whimbrel_handoff::record::Identity;
-use whimbrel_model::id::Epoch;
+use whimbrel_model::id::{Epoch, HostId};
 use whimbrel_model::run_state::RunState;
 
 /// A daemon that runs.
@@ -359,15 +360,8 @@ impl World {
         }
         let taken = match scope.storage {
             Storage::Beside { .. } => {
-                let looks_around = mutants::looks_around(scope.mutant);
-                let mut disk = self.disk.as_ref().clone();
-                let is_void = |epoch, holder| {
-                    claims.declined.is_some_and(|(by, to)| by == holder && epoch <= to)
-                        || self.denies(host_index(holder), epoch)
-                };
-                let taken = disk.take(claims, me, is_void, looks_around);
-                self.disk = Arc::new(disk);
-                taken
+                let created = Arc::make_mut(&mut self.disk).create(epoch, me);
+                created.and_then(|()| self.look_around(scope, me, claims).map_or(Ok(()), Err))
             }
             Storage::NoPlace => self.ask_again(host, epoch).map_or(Ok(()), Err),
         };
@@ -377,22 +371,21 @@ impl World {
         }
     }
 
-    /// Whether a host says itself that nothing came of the claim it holds.
-    fn denies(&self, host: usize, epoch: Epoch) -> bool {
-        match self.answer(host) {
-            Some(Answer::NoRecord) => true,
-            Some(Answer::Owner { owner, epoch: owned, .. }) => {
-                owner != host_id(host) || owned < epoch
-            }
-            Some(Answer::Moving { to, epoch: moving, .. }) => {
-                to != host_id(host) || moving != epoch
-            }
-            Some(Answer::Acquiring { .. } | Answer::Damaged) | None => false,
+    /// Who else may have taken the guest, now that our claim lies there, too.
+    fn look_around(&self, scope: &Scope, me: HostId, claims: &Claims) -> Option<HostId> {
+        if !mutants::looks_around(scope.mutant) {
+            return None;
         }
+        let found: Vec<_> = self.disk.claims().collect();
+        let rivals = disk::rivals(claims, me, self.disk.owner, &found);
+        let is_real = |&&(host, epoch): &&(HostId, Epoch)| {
+            !door::is_void(host, epoch, self.answer(host_index(host)))
+        };
+        rivals.iter().find(is_real).map(|&(host, _)| host)
     }
 
     /// Where there is no place for claims, whoever can be reached and wants the guest, too, has it.
-    fn ask_again(&self, host: usize, epoch: Epoch) -> Option<whimbrel_model::id::HostId> {
+    fn ask_again(&self, host: usize, epoch: Epoch) -> Option<HostId> {
         if !matches!(self.own(host)?.state, State::Acquiring { .. }) {
             return None;
         }

@@ -4,10 +4,8 @@
 //! What a host can find out before a start.
 
 use super::{Scope, Storage, World, host_id};
-use whimbrel_handoff::disk::Claim;
 use whimbrel_handoff::door::{ClaimFound, Disk, Evidence, Image, OwnerFound, Peer};
 use whimbrel_handoff::ownership::{Answer, Ownership};
-use whimbrel_model::id::{Epoch, HostId};
 
 impl World {
     /// What `host` sees if it can, or cannot, reach the others.
@@ -37,12 +35,9 @@ impl World {
     }
 
     fn image(&self, is_in_use: bool) -> Image {
-        let claim = |(&epoch, &host): (&Epoch, &HostId)| {
-            ClaimFound::Claim(Claim { guest: super::GUEST, epoch, host })
-        };
         Image {
             owner: self.disk.owner.map_or(OwnerFound::None, OwnerFound::Record),
-            claims: self.disk.claims.iter().map(claim).collect(),
+            claims: self.disk.claims().map(ClaimFound::Claim).collect(),
             is_in_use,
         }
     }
