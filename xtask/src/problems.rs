@@ -70,7 +70,12 @@ fn defined(source: &str) -> Vec<(String, String)> {
         if let Some((code, rest)) = line.split_once(" = ").and_then(|(_, rest)| leading_code(rest))
         {
             let is_constant = line.contains("const ");
-            let text = if is_constant { doc_above(&lines[..index]) } else { literal(rest) };
+            // A long text stands below its code.
+            let below = || literal(&lines[index + 1..].join("\n"));
+            let text = match is_constant {
+                true => doc_above(&lines[..index]),
+                false => literal(rest).or_else(below),
+            };
             found.extend(text.map(|text| (code, text)));
         } else if let Some((_, (code, _))) = split_arm(line) {
             let variants = variants_of_arm(&lines[..=index]);
@@ -176,6 +181,9 @@ mod tests {
     const SOURCE: &str = r#"
 codes! {
     DISK = "plan/disk": "Whether the disk is there.";
+    CPU = "plan/cpu":
+        "Whether the target can give the guest every CPU feature \
+         it sees.";
 }
 /// There is no such guest.
 pub const NOT_FOUND: &str = "guest/not-found";
@@ -212,11 +220,12 @@ fn f() -> Problem {
             assert_eq!(texts.iter().collect::<Vec<_>>(), [text], "{code}");
         };
         check("plan/disk", "Whether the disk is there.");
+        check("plan/cpu", "Whether the target can give the guest every CPU feature it sees.");
         check("guest/not-found", "There is no such guest.");
         check("peer/silent", "`{host}` is silent");
         check("peer/lost", "gone");
         check("peer/odd", "`{x}` is \"odd\"");
-        assert_eq!(codes.len(), 5, "{codes:?}");
+        assert_eq!(codes.len(), 6, "{codes:?}");
     }
 
     #[test]

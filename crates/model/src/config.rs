@@ -340,25 +340,7 @@ mod tests {
         check("[engine]\nuser = \"-root\"");
         check("[migration]\ndeadline = \"soon\"");
         check("[migration]\nmax_slowdown = 100");
-        insta::assert_snapshot!(all, @r"
-        whimbrel.toml:2:1: unknown key `relocation.enabeld`
-        whimbrel.toml:1:2: unknown key `relocatoin`
-        whimbrel.toml:1:1: unknown key `enabled`
-        whimbrel.toml:2:11: `relocation.enabled`: expected true or false, found a string
-        whimbrel.toml:2:8: `relocation.port`: 0 is not a number from 1 to 65535
-        whimbrel.toml:2:11: `relocation.address`: `alpha` is not an IP address
-        whimbrel.toml:2:24: `relocation.hosts_allow[1]`: `^(` is not a regular expression: unclosed group
-        whimbrel.toml:2:16: `relocation.allow_paths[0]`: the path `xen` is relative; begin it with `/`
-        whimbrel.toml:2:18: `relocation.allow_bridges[0]`: expected a string, found a whole number
-        whimbrel.toml:2:13: `relocation.bandwidth`: `fast` is not a rate; write a number with a unit: `100 MiB/s`, `1 Gbit/s`
-        whimbrel.toml:2:11: `relocation.network`: `10.0.0.1` is not a network; write `192.168.1.0/24`
-        whimbrel.toml:2:8: `host.name`: the name `a b` contains ` `; letters, digits, `.`, `_` and `-` are allowed
-        whimbrel.toml:2:19: `host.host_min_memory`: expected a string, found a whole number
-        whimbrel.toml:2:15: `engine.accelerator`: `xen` is not one of `auto`, `kvm`, `tcg`
-        whimbrel.toml:2:8: `engine.user`: `-root` is not the name of a user or a group
-        whimbrel.toml:2:12: `migration.deadline`: `soon` is not a duration; write a number with a unit: `300 ms`, `90s`, `10m`, `2h`
-        whimbrel.toml:2:16: `migration.max_slowdown`: 100 is not a number from 0 to 99
-        ");
+        insta::assert_snapshot!(all);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::text_file::{Key, Section};
 
 pub(super) const INTRO: &str = r#"
 The daemon reads `/etc/whimbrel/whimbrel.toml`, or what `--config` names; without a file everything
-has its default. `systemctl reload whimbrel` applies a change; guests never notice. A key that is not
-listed here is refused.
+has its default. `systemctl reload whimbrel` applies a change; guests never notice. A key that is
+not listed here is refused.
 
 ```toml
 [host]
@@ -48,15 +48,15 @@ pub(super) static HOST: Section = Section {
             name: "state_dir",
             value: "a path",
             default: "`\"/var/lib/whimbrel\"`",
-            about: "Where everything is kept that the daemon must remember. Several daemons can live \
-                    on one machine, each with its own.",
+            about: "Where everything is kept that the daemon must remember. Several daemons can \
+                    live on one machine, each with its own.",
         },
         Key {
             name: "host_min_memory",
             value: "a size",
             default: "`\"256 MiB\"`",
-            about: "Memory that the host keeps for itself: no guest is started or accepted that would \
-                    leave less free. What xend called `dom0-min-mem`.",
+            about: "Memory that the host keeps for itself: no guest is started or accepted that \
+                    would leave less free. What xend called `dom0-min-mem`.",
         },
     ],
 };
@@ -99,7 +99,8 @@ pub(super) static ENGINE: Section = Section {
         Key {
             name: "accelerator",
             value: "`\"auto\"`, `\"kvm\"` or `\"tcg\"`",
-            default: "`\"auto\"`: KVM where `/dev/kvm` opens and the processor has `vmx` or `svm`, else TCG",
+            default: "`\"auto\"`: KVM where `/dev/kvm` opens and the processor has `vmx` or `svm`, \
+                      else TCG",
             about: "Whether guests use the processor's virtualisation or are emulated.",
         },
     ],
@@ -107,8 +108,8 @@ pub(super) static ENGINE: Section = Section {
 
 pub(super) static RELOCATION: Section = Section {
     header: "[relocation]",
-    about: "Whether guests may come here from other hosts, from which, and what they may bring. Only \
-            paired hosts are ever listened to; these settings come on top.",
+    about: "Whether guests may come here from other hosts, from which, and what they may bring. \
+            Only paired hosts are ever listened to; these settings come on top.",
     keys: &[
         Key {
             name: "enabled",
@@ -134,16 +135,16 @@ pub(super) static RELOCATION: Section = Section {
             value: "a list of patterns, or one string of them with spaces between, as with xend",
             default: "empty: every paired host",
             about: "Which paired hosts may send guests. A pattern is a name, an address, a network \
-                    (`192.168.7.0/24`), a name or address with `*` and `?`, or, where it begins with \
-                    `^`, a regular expression. It is compared with the name the host was paired under \
-                    and with the address it calls from.",
+                    (`192.168.7.0/24`), a name or address with `*` and `?`, or, where it begins \
+                    with `^`, a regular expression. It is compared with the name the host was \
+                    paired under and with the address it calls from.",
         },
         Key {
             name: "allow_paths",
             value: "a list of folders and of `nfs://server/export` addresses",
             default: "empty: none",
-            about: "Where disks, kernels and ramdisks of an arriving guest may lie; symbolic links are \
-                    resolved first. `[\"/\"]` allows every path.",
+            about: "Where disks, kernels and ramdisks of an arriving guest may lie; symbolic links \
+                    are resolved first. `[\"/\"]` allows every path.",
         },
         Key {
             name: "allow_bridges",
@@ -161,8 +162,8 @@ pub(super) static RELOCATION: Section = Section {
             name: "network",
             value: "a network: `\"192.168.7.0/24\"`",
             default: "none: any address that answers",
-            about: "The network for migrations: other hosts are reached by their address in it, where \
-                    they have one.",
+            about: "The network for migrations: other hosts are reached by their address in it, \
+                    where they have one.",
         },
     ],
 };

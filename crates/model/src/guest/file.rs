@@ -173,7 +173,8 @@ fn boot(top: &Table<'_>, disks: &[Disk]) -> Result<Boot, FileError> {
         Some(field) if field.value.len() > COMMAND_LINE_BYTES_MAX => {
             let bytes = field.value.len();
             return Err(field.bad(format!(
-                "the command line has {bytes} bytes, and Linux takes at most {COMMAND_LINE_BYTES_MAX}"
+                "the command line has {bytes} bytes, and Linux takes at most \
+                 {COMMAND_LINE_BYTES_MAX}"
             )));
         }
         Some(field) if field.value.chars().any(char::is_control) => {

@@ -56,8 +56,8 @@ impl Remedy for KernelError {
     }
 
     fn remedy(&self) -> String {
-        "give the guest a kernel of a current distribution (a bzImage such as `/boot/vmlinuz-*`) with \
-         its ramdisk, which must hold the virtio drivers"
+        "give the guest a kernel of a current distribution (a bzImage such as `/boot/vmlinuz-*`) \
+         with its ramdisk, which must hold the virtio drivers"
             .to_owned()
     }
 }
@@ -103,7 +103,8 @@ pub fn check_with_notes(path: &Path, head: &[u8], notes: &[u8]) -> Result<(), Ke
             }
             () if contains(head, b"XEN_VER=") => xen_only("it has the old `__xen_guest` section"),
             () => unusable(
-                "it is an ELF image without a PVH entry (CONFIG_PVH) and without a multiboot header",
+                "it is an ELF image without a PVH entry (CONFIG_PVH) and without a multiboot \
+                 header",
             ),
         };
     }
@@ -264,8 +265,8 @@ mod tests {
             let head = elf(is_64_bit, &xen_only);
             assert_eq!(
                 judge(&head, &xen_only),
-                "the kernel `/k` can only run paravirtualised on Xen: its ELF notes name Xen's entry, \
-                 and none that other engines know"
+                "the kernel `/k` can only run paravirtualised on Xen: its ELF notes name Xen's \
+                 entry, and none that other engines know"
             );
             let multiboot = [head, MULTIBOOT_MAGIC.to_vec()].concat();
             assert_eq!(judge(&multiboot, &xen_only), "fine");
@@ -273,7 +274,8 @@ mod tests {
         let old = [elf(false, &gnu), b"GUEST_OS=linux,XEN_VER=xen-3.0".to_vec()].concat();
         assert_eq!(
             judge(&old, &gnu),
-            "the kernel `/k` can only run paravirtualised on Xen: it has the old `__xen_guest` section"
+            "the kernel `/k` can only run paravirtualised on Xen: it has the old `__xen_guest` \
+             section"
         );
         // Notes inside the head are found there; notes behind it leave the question open.
         let mut whole = elf(true, &xen_only);

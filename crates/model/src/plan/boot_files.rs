@@ -39,8 +39,8 @@ fn boot_file(question: &Question<'_>, file: &BootFile) -> Finding {
         ),
         Some(BootFileState::Present { bytes, .. }) => blocker(
             format!(
-                "the {role} `{path}` is another one on `{target}`: {bytes} bytes there, {} bytes when \
-                 `{}` started, and the content differs",
+                "the {role} `{path}` is another one on `{target}`: {bytes} bytes there, {} bytes \
+                 when `{}` started, and the content differs",
                 file.bytes,
                 question.guest_name()
             ),

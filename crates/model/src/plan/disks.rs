@@ -60,8 +60,8 @@ fn missing(question: &Question<'_>, index: usize, source: &DiskSource) -> Findin
             here.mount_point.display()
         ),
         None => format!(
-            "make its folder reachable at the same path on `{target}`, by NFS for example: export it \
-             on `{}` and mount it there",
+            "make its folder reachable at the same path on `{target}`, by NFS for example: export \
+             it on `{}` and mount it there",
             question.source_name()
         ),
     };
@@ -151,8 +151,8 @@ fn same(
             codes::PLAN_DISK_SAME,
             format!("{both} are two different disks: {why}"),
             format!(
-                "mount the storage that `{from}` uses at the same path on `{to}` (now `{}` is mounted \
-                 on `{}` there)",
+                "mount the storage that `{from}` uses at the same path on `{to}` (now `{}` is \
+                 mounted on `{}` there)",
                 there.file_system.source,
                 there.file_system.mount_point.display()
             ),
@@ -161,8 +161,8 @@ fn same(
             codes::PLAN_DISK_SAME,
             format!("nobody can prove that {both} is one disk: {why}"),
             format!(
-                "make sure of it (compare `blkid {source}` on both hosts): the guest would be damaged \
-                 on another disk"
+                "make sure of it (compare `blkid {source}` on both hosts): the guest would be \
+                 damaged on another disk"
             ),
         ),
     }
@@ -183,7 +183,8 @@ pub(super) fn allowed_path(question: &Question<'_>, path: &str, what: &str) -> O
     Some(Finding::blocker(
         codes::PLAN_DISK_ALLOWED,
         format!(
-            "`{}` does not let arriving guests use the {what} `{path}` (`allow_paths` there: {list})",
+            "`{}` does not let arriving guests use the {what} `{path}` (`allow_paths` there: \
+             {list})",
             target.name
         ),
         format!(

@@ -147,8 +147,8 @@ pub(super) fn findings(question: &Question<'_>, forecast: &Forecast) -> Vec<Find
             codes::PLAN_CONVERGENCE,
             format!("`{guest}` writes {dirty}/s and the link carries {rate}/s: it may never end"),
             format!(
-                "try when it is quieter, use a faster link, or let the guest stand still: `whimbrel \
-                 migrate {guest} {} --stop-and-copy`",
+                "try when it is quieter, use a faster link, or let the guest stand still: \
+                 `whimbrel migrate {guest} {} --stop-and-copy`",
                 question.target_name()
             ),
         ));

@@ -43,14 +43,14 @@ fn bridge(question: &Question<'_>, name: &str) -> Finding {
     if !allowed.iter().any(|allowed| allowed == name || allowed == "*") {
         return blocker(
             format!(
-                "`{}` does not let arriving guests join its bridge `{name}` (`allow_bridges` there: \
-                 {})",
+                "`{}` does not let arriving guests join its bridge `{name}` (`allow_bridges` \
+                 there: {})",
                 target.name,
                 if allowed.is_empty() { "empty".to_owned() } else { allowed.join(", ") }
             ),
             format!(
-                "on `{}`: add \"{name}\" to `allow_bridges` in `[relocation]` of whimbrel.toml, then \
-                 `systemctl reload whimbrel`",
+                "on `{}`: add \"{name}\" to `allow_bridges` in `[relocation]` of whimbrel.toml, \
+                 then `systemctl reload whimbrel`",
                 target.name
             ),
         );

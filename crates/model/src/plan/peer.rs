@@ -66,8 +66,8 @@ pub(super) fn allowed(question: &Question<'_>) -> Vec<Finding> {
             codes::PLAN_ALLOWED,
             format!("`{source}` may not send guests to `{}` ({rule})", target.name),
             format!(
-                "on `{}`: add \"{source}\" to `hosts_allow` in `[relocation]` of whimbrel.toml, then \
-                 `systemctl reload whimbrel`",
+                "on `{}`: add \"{source}\" to `hosts_allow` in `[relocation]` of whimbrel.toml, \
+                 then `systemctl reload whimbrel`",
                 target.name
             ),
         ),

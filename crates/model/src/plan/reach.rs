@@ -50,8 +50,8 @@ pub fn unreachable(
         Unreachable::Refused => (
             "connection refused: nothing listens there".to_owned(),
             format!(
-                "on `{target}`: `systemctl start whimbrel`, then `whimbrel relocation enable`; until \
-                 then its port is closed"
+                "on `{target}`: `systemctl start whimbrel`, then `whimbrel relocation enable`; \
+                 until then its port is closed"
             ),
         ),
         Unreachable::NoRoute => (
@@ -64,8 +64,8 @@ pub fn unreachable(
         Unreachable::Denied => (
             "this host does not let the connection out".to_owned(),
             format!(
-                "look for the denial with `ausearch -m avc -ts recent` (SELinux: `semanage port -a -t \
-                 virt_migration_port_t -p tcp {port}`) or in this host's firewall"
+                "look for the denial with `ausearch -m avc -ts recent` (SELinux: `semanage port -a \
+                 -t virt_migration_port_t -p tcp {port}`) or in this host's firewall"
             ),
         ),
         Unreachable::NameUnknown => (

@@ -46,7 +46,8 @@ pub(super) static TOP: Section = Section {
             name: "uuid",
             value: "a uuid",
             default: "drawn when the guest is defined",
-            about: "The guest's identity for all its life, on every host; its firmware sees it, too.",
+            about: "The guest's identity for all its life, on every host; its firmware sees it, \
+                    too.",
         },
         Key {
             name: "memory",
@@ -58,7 +59,8 @@ pub(super) static TOP: Section = Section {
             name: "memory_min",
             value: "a size in whole MiB, at most `memory`",
             default: "none: the guest is never squeezed",
-            about: "What a host may squeeze the guest down to, by its balloon, to make room for another.",
+            about: "What a host may squeeze the guest down to, by its balloon, to make room for \
+                    another.",
         },
         Key {
             name: "vcpus",
@@ -76,7 +78,8 @@ pub(super) static TOP: Section = Section {
             name: "cpu",
             value: "a CPU model of the engine, with flags: `\"Skylake-Server,-hle\"`",
             default: "the named model of the host the guest first starts on",
-            about: "What processor the guest sees. It can move to hosts that have all of its features.",
+            about: "What processor the guest sees. It can move to hosts that have all of its \
+                    features.",
         },
         Key {
             name: "machine",
@@ -88,8 +91,8 @@ pub(super) static TOP: Section = Section {
             name: "on_poweroff",
             value: "`\"destroy\"`, `\"restart\"` or `\"preserve\"`",
             default: "`\"destroy\"`",
-            about: "What happens when the guest powers itself off: it is stopped, it starts again, or \
-                    its engine is kept for a look.",
+            about: "What happens when the guest powers itself off: it is stopped, it starts again, \
+                    or its engine is kept for a look.",
         },
         Key {
             name: "on_reboot",
@@ -107,14 +110,15 @@ pub(super) static TOP: Section = Section {
             name: "autostart",
             value: "`true` or `false`",
             default: "`false`",
-            about: "Whether the guest starts when its host has booted. It follows the guest when it moves.",
+            about: "Whether the guest starts when its host has booted. It follows the guest when \
+                    it moves.",
         },
         Key {
             name: "keep_memory",
             value: "`true` or `false`",
             default: "`true`",
-            about: "Whether a host that the guest leaves may keep its memory, sealed with a key that \
-                    leaves with the guest, so that coming back is quick.",
+            about: "Whether a host that the guest leaves may keep its memory, sealed with a key \
+                    that leaves with the guest, so that coming back is quick.",
         },
         Key {
             name: "balloon",
@@ -161,7 +165,8 @@ pub(super) static BOOT: Section = Section {
             name: "command_line",
             value: "one line, at most 2047 bytes",
             default: "empty",
-            about: "The kernel's command line. `console=ttyS0` makes it talk to `whimbrel console`.",
+            about: "The kernel's command line. `console=ttyS0` makes it talk to `whimbrel \
+                    console`.",
         },
         Key {
             name: "firmware",
@@ -180,8 +185,8 @@ pub(super) static BOOT: Section = Section {
 
 pub(super) static DISK: Section = Section {
     header: "[[disk]]",
-    about: "One table for each disk, in the guest's order: the first is `vda`, the second `vdb`. To \
-            move a guest, every host must reach its disks at the same place.",
+    about: "One table for each disk, in the guest's order: the first is `vda`, the second `vdb`. \
+            To move a guest, every host must reach its disks at the same place.",
     keys: &[
         Key {
             name: "path",
@@ -218,8 +223,8 @@ pub(super) static DISK: Section = Section {
             name: "name",
             value: "a device name: `\"xvda1\"`",
             default: "by place",
-            about: "The name of the disk in the guest, on engines that let it be chosen (Xen). Others \
-                    ignore it.",
+            about: "The name of the disk in the guest, on engines that let it be chosen (Xen). \
+                    Others ignore it.",
         },
     ],
 };
@@ -238,8 +243,8 @@ pub(super) static NETWORK: Section = Section {
             name: "user",
             value: "`true` or `false`",
             default: "`false`",
-            about: "Whether the engine translates addresses itself: needs no privilege on the host, \
-                    and open connections break when the guest moves.",
+            about: "Whether the engine translates addresses itself: needs no privilege on the \
+                    host, and open connections break when the guest moves.",
         },
         Key {
             name: "forward",

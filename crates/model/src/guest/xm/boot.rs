@@ -54,8 +54,8 @@ fn no_kernel(import: &Import<'_>) -> FileError {
     match import.text("bootloader") {
         Ok(Some(loader)) => loader.unsupported(
             format!("`{}` takes the kernel out of the guest's disk", loader.text),
-            "copy kernel and ramdisk to the hosts and give `kernel` and `ramdisk`; or, where the disk \
-             has a boot loader of its own, say `type = \"hvm\"`",
+            "copy kernel and ramdisk to the hosts and give `kernel` and `ramdisk`; or, where the \
+             disk has a boot loader of its own, say `type = \"hvm\"`",
         ),
         Ok(None) | Err(_) => FileError {
             file: import.file.name.to_owned(),

@@ -75,8 +75,8 @@ fn denied(
         ),
         Denial::RootSquash => (
             format!("the server of `{}` maps root to nobody (`root_squash`)", file_system.source),
-            "add `no_root_squash` to the export in the server's /etc/exports, then there: `exportfs \
-             -ra`"
+            "add `no_root_squash` to the export in the server's /etc/exports, then there: \
+             `exportfs -ra`"
                 .to_owned(),
         ),
         Denial::Selinux { record } => (
