@@ -32,7 +32,9 @@ pub(crate) fn sim(shell: &Shell, arguments: &[&str]) -> Result<()> {
     run(shell.cargo(&["run", "--quiet", "--release", "-p", "whimbrel-sim", "--"]).args(arguments))
 }
 
-/// Runs the fuzz targets; `--smoke` gives each a few seconds on the committed corpus.
+/// Runs the fuzz targets; `--smoke` gives each a few seconds on the committed corpus. They are a
+/// workspace of their own, as libFuzzer needs the nightly compiler.
 pub(crate) fn fuzz(shell: &Shell, arguments: &[&str]) -> Result<()> {
-    run(shell.cargo(&["run", "--quiet", "-p", "fuzz", "--"]).args(arguments))
+    let program = ["run", "--quiet", "--release", "--manifest-path", "fuzz/Cargo.toml"];
+    run(shell.cargo(&program).args(["--bin", "fuzz", "--"]).args(arguments))
 }
