@@ -99,6 +99,10 @@ pub mod code {
     pub const BAD_REQUEST: &str = "api/bad-request";
     /// The daemon knows no such path.
     pub const NO_SUCH_PATH: &str = "api/no-such-path";
+    /// The console has nothing more to show: its guest moved or stopped.
+    pub const CONSOLE_ENDED: &str = "console/ended";
+    /// As many clients as possible are attached to the console.
+    pub const CONSOLE_TOO_MANY_CLIENTS: &str = "console/too-many-clients";
     /// The request is larger than the daemon accepts.
     pub const TOO_LARGE: &str = "api/too-large";
 }

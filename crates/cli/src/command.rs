@@ -41,8 +41,9 @@ pub(crate) use show::render as render_guest;
 
 use crate::context::{Context, End};
 use crate::printer::Printer;
-use crate::{Done, Hooks, Place};
+use crate::{Done, Hooks, Place, codes};
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use whimbrel_api::{Kind, Problem};
 use whimbrel_model::config::{self, Config, PATH_DEFAULT};
@@ -58,6 +59,16 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Reads the arguments of one of the two programs this is.
+pub(crate) fn parse<T: Parser>(args: &[OsString], printer: &Printer) -> Result<T, clap::Error> {
+    let mut command = T::command();
+    if !printer.io.is_out_terminal {
+        // Help that is kept or compared must not depend on a terminal that happens to be near.
+        command = command.term_width(100);
+    }
+    T::from_arg_matches_mut(&mut command.try_get_matches_from(args)?)
 }
 
 /// What every command takes.
@@ -212,13 +223,18 @@ impl Global {
 
 /// Returns the problem of a file that the user named and that cannot be read.
 pub(crate) fn cannot_read(path: &str, error: &std::io::Error, remedy: &str) -> Problem {
-    Problem::new(Kind::Usage, "file/unreadable", format!("cannot read `{path}`: {error}"), remedy)
+    Problem::new(
+        Kind::Usage,
+        codes::FILE_UNREADABLE,
+        format!("cannot read `{path}`: {error}"),
+        remedy,
+    )
 }
 
 /// Returns the problem of a file that the user named and that cannot be written.
 pub(crate) fn cannot_write(path: &str, error: &std::io::Error) -> Problem {
     let text = format!("cannot write `{path}`: {error}");
-    Problem::new(Kind::Usage, "file/unwritable", text, "choose another place for it")
+    Problem::new(Kind::Usage, codes::FILE_UNWRITABLE, text, "choose another place for it")
 }
 
 /// A guest, as every command takes it.

@@ -11,9 +11,9 @@ mod tail;
 
 pub(crate) use escape::Escape;
 
-use crate::Done;
 use crate::command::ConsoleArgs;
 use crate::context::{Context, End};
+use crate::{Done, codes};
 use bytes::Bytes;
 use std::io::Read;
 use std::time::Duration;
@@ -73,7 +73,7 @@ pub(crate) async fn run(cx: &mut Context, args: ConsoleArgs) -> Done {
 fn no_terminal(guest: &str) -> Problem {
     Problem::new(
         Kind::Usage,
-        "console/no-terminal",
+        codes::CONSOLE_NO_TERMINAL,
         "a console needs a terminal to type at and to show it",
         format!("run this in a terminal, or only watch: `whimbrel console {guest} --read-only`"),
     )
@@ -81,7 +81,7 @@ fn no_terminal(guest: &str) -> Problem {
 
 fn no_raw_mode(error: std::io::Error) -> Problem {
     let text = format!("the terminal cannot be switched to raw mode: {error}");
-    Problem::new(Kind::Usage, "console/no-terminal", text, "use another terminal")
+    Problem::new(Kind::Usage, codes::CONSOLE_NO_TERMINAL, text, "use another terminal")
 }
 
 /// Reads the keyboard in a thread of its own: there is no other way to wait for it that works with
@@ -259,8 +259,12 @@ impl Session<'_> {
 
 /// Whether a problem may be over soon: the guest is on its way, or the daemon is being restarted.
 fn can_pass(problem: &Problem) -> bool {
-    let passing =
-        [code::DAEMON_NOT_REACHABLE, code::CONNECTION_LOST, code::GUEST_NOT_FOUND, "console/ended"];
+    let passing = [
+        code::DAEMON_NOT_REACHABLE,
+        code::CONNECTION_LOST,
+        code::GUEST_NOT_FOUND,
+        code::CONSOLE_ENDED,
+    ];
     problem.kind == Kind::Failed || passing.contains(&problem.code.as_str())
 }
 

@@ -3,6 +3,7 @@
 
 //! Text in the user's own editor.
 
+use crate::codes;
 use crate::printer::Printer;
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,7 +15,7 @@ pub(crate) fn edit(printer: &Printer, name: &str, text: &str) -> Result<String, 
     if !printer.io.is_input_terminal || !printer.io.is_err_terminal {
         let text = "an editor needs a terminal";
         let remedy = "give the new definition with `--file FILE`";
-        return Err(Problem::new(Kind::Usage, "edit/no-terminal", text, remedy));
+        return Err(Problem::new(Kind::Usage, codes::EDIT_NO_TERMINAL, text, remedy));
     }
     let file = Scratch::new(name, text)?;
     let editor = ["VISUAL", "EDITOR"].into_iter().find_map(std::env::var_os);
@@ -38,7 +39,7 @@ fn run(editor: &OsString, file: &Path) -> Result<(), Problem> {
 
 fn failed(text: String) -> Problem {
     let remedy = "name another editor in `$EDITOR`, or give the new definition with `--file FILE`";
-    Problem::new(Kind::Refused, "edit/no-editor", text, remedy)
+    Problem::new(Kind::Refused, codes::EDIT_NO_EDITOR, text, remedy)
 }
 
 /// A file for the time of an edit, readable by its user only.

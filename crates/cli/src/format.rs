@@ -27,7 +27,7 @@ pub(crate) fn range(range: Range, format: impl Fn(u64) -> String) -> String {
     match (min.rsplit_once(' '), max.rsplit_once(' ')) {
         _ if min == max => min,
         (Some((number, unit)), Some((_, unit_max))) if unit == unit_max => {
-            format!("{number}-{max}")
+            format!("{}-{max}", number.trim_end_matches(".0"))
         }
         _ => format!("{min} to {max}"),
     }
@@ -76,7 +76,7 @@ mod tests {
             assert_eq!(range(Range { min, max }, ms), expected);
         };
         check(60, 110, "60-110 ms");
-        check(9_000, 14_000, "9.0-14 s");
+        check(9_000, 14_000, "9-14 s");
         check(900, 1_400, "900 ms to 1.4 s");
         check(84, 84, "84 ms");
     }

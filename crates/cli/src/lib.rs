@@ -8,6 +8,7 @@
 //! output) and what is conversation (standard error) is decided in one place. Nothing here knows
 //! the daemon; what only the whole program can do comes in through [`Hooks`].
 
+mod codes;
 mod command;
 mod console;
 mod context;
@@ -24,7 +25,6 @@ pub use printer::Io;
 pub use reference::{completions, man_pages, reference};
 
 use crate::context::{Context, End};
-use clap::Parser as _;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -56,7 +56,7 @@ pub fn run_with(args: impl IntoIterator<Item = OsString>, hooks: Hooks, io: Io) 
         return xm::run(&args, hooks, io);
     }
     let mut printer = printer::Printer::new(io);
-    let cli = match command::Cli::try_parse_from(&args) {
+    let cli = match command::parse::<command::Cli>(&args, &printer) {
         Ok(cli) => cli,
         Err(error) => return printer.usage(&error),
     };

@@ -3,11 +3,11 @@
 
 //! Migrations as their user sees them: followed, cancelled, concluded.
 
-use crate::Done;
 use crate::command::{finding_text, pause_parts};
 use crate::context::{Context, End};
 use crate::format;
 use crate::progress::Progress;
+use crate::{Done, codes};
 use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_api::client::Events;
@@ -67,7 +67,7 @@ pub(crate) async fn follow(
 
 async fn cancel(cx: &mut Context, migration: &Migration) {
     let Migration { guest, source, .. } = migration;
-    cx.printer.say(&format!("Cancelling: {guest} stays on {source}."));
+    cx.printer.say(&format!("Cancelling: {guest} stays on {source}, unless it has just moved."));
     // By uuid: the name could be another guest's by now.
     if let Err(problem) = cx.client.cancel(&migration.guest_uuid).await {
         cx.printer.warning(&format!("it was not cancelled: {}", problem.text));
@@ -151,7 +151,7 @@ fn unexplained(migration: &Migration, result: MigrationResult) -> Problem {
     };
     let Migration { guest, target, .. } = migration;
     let text = format!("the migration of `{guest}` to `{target}` ended as {result}");
-    Problem::new(kind, "migration/unexplained", text, format!("see `whimbrel log {guest}`"))
+    Problem::new(kind, codes::MIGRATION_UNEXPLAINED, text, format!("see `whimbrel log {guest}`"))
 }
 
 /// The states of one migration, also across restarts of the daemon.

@@ -11,7 +11,7 @@ mod list;
 use crate::command::{self, ConsoleArgs, Global};
 use crate::context::{Context, End};
 use crate::printer::Printer;
-use crate::{Done, Hooks, Io, in_runtime, moves};
+use crate::{Done, Hooks, Io, codes, in_runtime, moves};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,12 @@ use whimbrel_api::{Kind, Problem};
 #[command(name = "xm", version, max_term_width = 100)]
 #[command(after_help = "This is Whimbrel: `whimbrel --help` shows everything it can do.")]
 struct Xm {
+    /// The daemon's configuration [default: /etc/whimbrel/whimbrel.toml].
+    #[arg(long, value_name = "FILE", env = "WHIMBREL_CONFIG", hide = true)]
+    config: Option<PathBuf>,
+    /// The daemon's socket [default: as configured].
+    #[arg(long, value_name = "PATH", env = "WHIMBREL_SOCKET", hide = true)]
+    socket: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -92,16 +98,11 @@ enum Command {
 
 pub(crate) fn run(args: &[OsString], hooks: Hooks, io: Io) -> u8 {
     let mut printer = Printer::new(io);
-    let xm = match Xm::try_parse_from(args) {
+    let xm = match crate::command::parse::<Xm>(args, &printer) {
         Ok(xm) => xm,
         Err(error) => return printer.usage(&error),
     };
-    let from_environment = |name| std::env::var_os(name).map(PathBuf::from);
-    let global = Global {
-        is_json: false,
-        socket: from_environment("WHIMBREL_SOCKET"),
-        config: from_environment("WHIMBREL_CONFIG"),
-    };
+    let global = Global { is_json: false, socket: xm.socket, config: xm.config };
     let place = match global.place() {
         Ok(place) => place,
         Err(problem) => return printer.end(Err(problem)),
@@ -188,7 +189,7 @@ async fn migrate(cx: &mut Context, domain: &str, host: &str, is_live: bool) -> D
 fn no_port(port: &str) -> Problem {
     Problem::new(
         Kind::Usage,
-        "xm/no-port",
+        codes::XM_NO_PORT,
         format!("a port cannot be chosen for one migration, so `-p {port}` has no meaning here"),
         "set `port` in `[relocation]` of the other host's whimbrel.toml, and pair again",
     )
@@ -208,5 +209,5 @@ fn unknown(words: &[String]) -> Problem {
         _ => "see `xm help`, and `whimbrel --help` for everything else",
     };
     let text = format!("`xm {word}` is not known here");
-    Problem::new(Kind::Usage, "xm/unknown-command", text, remedy)
+    Problem::new(Kind::Usage, codes::XM_UNKNOWN_COMMAND, text, remedy)
 }

@@ -26,7 +26,7 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     let outcome = ended.outcome.as_ref().expect("waited for it");
     match outcome.result {
         MigrationResult::Cancelled | MigrationResult::Failed | MigrationResult::Refused => {
-            let text = format!("cancelled: {} stays on {}.", ended.guest, ended.source);
+            let text = format!("Cancelled: {} stays on {}.", ended.guest, ended.source);
             if cx.printer.is_json {
                 cx.printer.json(&outcome.report);
             } else {
@@ -35,7 +35,7 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
             Ok(End::Done)
         }
         MigrationResult::Done => {
-            let text = format!("too late: {} has just moved to {}.", ended.guest, ended.target);
+            let text = format!("Too late: {} has just moved to {}.", ended.guest, ended.target);
             cx.printer.say(&text);
             Ok(End::Told(Kind::Refused))
         }

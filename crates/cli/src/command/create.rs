@@ -4,9 +4,9 @@
 //! `whimbrel create`
 
 use super::{ConsoleArgs, cannot_read};
-use crate::Done;
 use crate::context::{Context, End};
 use crate::printer::Printer;
+use crate::{Done, codes};
 use clap::ValueEnum;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -128,7 +128,7 @@ pub(super) fn read_text(printer: &mut Printer, path: &Path) -> Result<(String, S
     read.map_err(|error| cannot_read(&name, &error, "check the path of the guest file"))?;
     let bad = |text: String| {
         let remedy = "give a guest file: `docs/guide` shows examples";
-        Problem::new(Kind::Usage, "file/not-a-guest-file", text, remedy)
+        Problem::new(Kind::Usage, codes::FILE_NOT_A_GUEST_FILE, text, remedy)
     };
     if bytes.len() > DEFINITION_BYTES_MAX {
         return Err(bad(format!("`{name}` has more than {DEFINITION_BYTES_MAX} bytes")));

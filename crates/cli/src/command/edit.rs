@@ -5,8 +5,8 @@
 
 use super::GuestArg;
 use super::create::read_text;
-use crate::Done;
 use crate::context::{Context, End};
+use crate::{Done, codes};
 use std::path::{Path, PathBuf};
 use whimbrel_api::guest::{EditGuest, GuestState};
 use whimbrel_api::{Kind, Problem};
@@ -54,7 +54,7 @@ fn wants_again(cx: &mut Context, problem: &Problem) -> bool {
 async fn replace(cx: &mut Context, guest: &str, text: &str, old: Option<&str>) -> Done {
     let base = std::path::absolute(Path::new(".")).map_err(|error| {
         let text = format!("the current folder cannot be found: {error}");
-        Problem::new(Kind::Usage, "file/unreadable", text, "change to a folder that exists")
+        Problem::new(Kind::Usage, codes::FILE_UNREADABLE, text, "change to a folder that exists")
     })?;
     let request = EditGuest {
         text: text.to_owned(),

@@ -7,7 +7,7 @@ use crate::context::{Context, End};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 use crate::{Done, format};
-use whimbrel_api::guest::{GuestSummary, HostSilent};
+use whimbrel_api::guest::{GuestState, GuestSummary, HostSilent};
 use whimbrel_model::units::Bytes;
 
 /// List guests: where they are, what they are doing, what they use.
@@ -44,7 +44,8 @@ fn render(guests: &[GuestSummary]) -> String {
         ("Host", Left),
     ]);
     for guest in guests {
-        let moving = guest.moving_with.as_ref().map(|host| format!(", moving with {host}"));
+        let way = if guest.state == GuestState::Arriving { "from" } else { "moving to" };
+        let moving = guest.moving_with.as_ref().map(|host| format!(", {way} {host}"));
         table.row(vec![
             guest.name.clone(),
             guest.id.map(|id| id.to_string()).unwrap_or_default(),

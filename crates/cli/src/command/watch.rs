@@ -4,7 +4,7 @@
 //! `whimbrel watch`
 
 use crate::context::{Context, End};
-use crate::{Done, format, moves};
+use crate::{Done, codes, format, moves};
 use std::collections::HashMap;
 use whimbrel_api::event::{Event, EventQuery};
 use whimbrel_api::{Kind, Problem};
@@ -29,7 +29,7 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
 fn not_moving(guest: &str) -> Problem {
     Problem::new(
         Kind::Refused,
-        "migration/none",
+        codes::MIGRATION_NONE,
         format!("guest `{guest}` is not moving"),
         format!("see how its last move went with `whimbrel report {guest}`"),
     )

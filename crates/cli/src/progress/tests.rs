@@ -57,9 +57,16 @@ fn migration(phase: Phase) -> Migration {
 fn finished_phases_are_said_once() {
     let mut lines = Lines::default();
     assert!(lines.finished(&migration(Phase::Plan)).is_empty());
-    insta::assert_snapshot!(lines.finished(&migration(Phase::Prepare)).join("\n"), @"");
+    insta::assert_snapshot!(lines.finished(&migration(Phase::Prepare)).join("\n"), @r#"
+    plan       9 checks passed; expect 9-14 s, pause 60-110 ms
+    warning: the clocks differ by 3 s
+    "#);
     assert!(lines.finished(&migration(Phase::Prepare)).is_empty());
-    insta::assert_snapshot!(lines.finished(&migration(Phase::Ended)).join("\n"), @"");
+    insta::assert_snapshot!(lines.finished(&migration(Phase::Ended)).join("\n"), @r#"
+    prepare    beta is ready (300 ms)
+    memory     round 3   3.9 GiB of 4 GiB   412 MiB/s   dirty 38 MiB/s   75 % saved (10 s)
+    handoff    done
+    "#);
 }
 
 /// The line that is kept up to date says where the migration is and why it still runs.
@@ -68,7 +75,13 @@ fn the_current_line_says_why() {
     let current = |phase| current(&migration(phase)).unwrap_or_default();
     let phases = [Phase::Plan, Phase::Prepare, Phase::Memory, Phase::Switch, Phase::Handoff];
     let text = phases.map(current).join("\n");
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r#"
+    plan       checking
+    prepare    beta starts its engine
+    memory     round 3   3.9 GiB of 4 GiB   412 MiB/s   dirty 38 MiB/s   75 % saved   2-3.0 s left   the guest writes 38 MiB/s
+    switch     the guest stands still
+    handoff    beta takes over
+    "#);
     assert_eq!(current(Phase::Ended), "");
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tokio::sync::{mpsc, watch};
 use whimbrel_api::console::{ConsoleQuery, Frame, Notice};
 use whimbrel_api::limits::{SCROLLBACK_BYTES_DEFAULT, SCROLLBACK_BYTES_MAX};
+use whimbrel_api::problem::code;
 use whimbrel_api::{Kind, Problem};
 use whimbrel_model::id::GuestName;
 
@@ -247,13 +248,13 @@ fn ended(guest: &GuestName, notice: &Notice) -> Problem {
             format!("see what the guest is doing with `whimbrel show {guest}`"),
         ),
     };
-    Problem::new(Kind::Refused, "console/ended", text, remedy)
+    Problem::new(Kind::Refused, code::CONSOLE_ENDED, text, remedy)
 }
 
 fn too_many(guest: &GuestName) -> Problem {
     Problem::new(
         Kind::Refused,
-        "console/too-many-clients",
+        code::CONSOLE_TOO_MANY_CLIENTS,
         format!("{CLIENTS_MAX} clients are attached to the console of guest `{guest}` already"),
         "leave one of them, with Ctrl+] in its terminal",
     )

@@ -4,7 +4,7 @@
 //! `whimbrel host invite`
 
 use crate::context::{Context, End};
-use crate::{Done, format};
+use crate::{Done, codes, format};
 use std::time::Duration;
 use whimbrel_api::event::{Event, EventQuery};
 use whimbrel_api::host::{InviteRequest, Peer};
@@ -79,5 +79,10 @@ fn welcome(cx: &mut Context, peer: &Peer) -> Done {
 }
 
 fn nobody(text: &str) -> Problem {
-    Problem::new(Kind::Refused, "host/not-joined", text, "invite again: `whimbrel host invite`")
+    Problem::new(
+        Kind::Refused,
+        codes::HOST_NOT_JOINED,
+        text,
+        "invite again: `whimbrel host invite`",
+    )
 }

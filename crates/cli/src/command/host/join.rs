@@ -3,8 +3,8 @@
 
 //! `whimbrel host join`
 
-use crate::Done;
 use crate::context::{Context, End};
+use crate::{Done, codes};
 use whimbrel_api::host::JoinRequest;
 use whimbrel_api::limits::TOKEN_BYTES_MAX;
 use whimbrel_api::{Kind, Problem};
@@ -24,7 +24,7 @@ pub(super) async fn run(cx: &mut Context, _: Args) -> Done {
     if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
         let text = "no token was given";
         let remedy = "paste what `whimbrel host invite` printed on the other host";
-        return Err(Problem::new(Kind::Usage, "host/no-token", text, remedy));
+        return Err(Problem::new(Kind::Usage, codes::HOST_NO_TOKEN, text, remedy));
     }
     let peer = cx.client.join(&JoinRequest { token }).await?;
     if cx.printer.is_json {
