@@ -383,8 +383,21 @@ impl Place {
                 Ok(())
             }
             Word::Damaged { path, reason } => Err(ClaimError::InDoubt { path, reason }),
-            Word::Nothing | Word::Owner(_) | Word::Moved { .. } | Word::Copied { .. } => Ok(()),
+            // It was claimed, and never recorded.
+            Word::Nothing => self.release_claims(&folder, guest),
+            Word::Owner(_) | Word::Moved { .. } | Word::Copied { .. } => Ok(()),
         }
+    }
+
+    /// Removes the claims of a guest for which no record was ever written.
+    fn release_claims(&self, folder: &Folder, guest: GuestId) -> Result<(), ClaimError> {
+        for epoch in self.claimed(folder)? {
+            let name = self.claim_name(epoch);
+            if self.read_claim(folder, &name)?.is_some_and(|claimant| claimant.guest == guest) {
+                folder.remove(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the guest's papers beside the image.

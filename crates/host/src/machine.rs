@@ -6,6 +6,7 @@
 //! What cannot be read is reported as nothing at all (no memory, an unknown model): a plan then
 //! refuses with the value it was given, which is more use than a daemon that does not start.
 
+use std::net::IpAddr;
 use whimbrel_model::facts::{HostCpu, MemoryFacts};
 use whimbrel_model::units::Bytes;
 
@@ -53,6 +54,28 @@ pub fn cpu() -> HostCpu {
         model: value("model name").unwrap_or_else(|| "unknown".to_owned()),
         count: u32::try_from(count).unwrap_or(u32::MAX),
     }
+}
+
+/// Returns the addresses other hosts could reach this one at: neither loopback nor link-local.
+pub fn addresses() -> Vec<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let found = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let v6 = || address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
+        v4.or_else(v6)
+    });
+    found
+        .filter(|ip| match ip {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        })
+        .collect()
+}
+
+/// Returns the machine's own host name.
+pub fn host_name() -> String {
+    read("/proc/sys/kernel/hostname").trim().to_owned()
 }
 
 /// Returns the identity of this boot, new with each.

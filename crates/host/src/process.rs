@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 use tokio::io::unix::AsyncFd;
 use whimbrel_model::problem::{Kind, Remedy};
 
@@ -241,6 +242,22 @@ impl Detached {
         });
         Ok(held)
     }
+}
+
+/// Returns the words that put a program into a systemd scope of its own; none where no systemd
+/// runs. For programs whose output somebody else must hold.
+pub fn scope_wrapper(scope: &str) -> Vec<OsString> {
+    if !has_systemd() {
+        return Vec::new();
+    }
+    let words = ["systemd-run", "--quiet", "--scope", "--collect", "--unit", scope, "--"];
+    words.map(OsString::from).to_vec()
+}
+
+/// Returns when a process was started, by the clock of today.
+pub fn started_at(pid: u32) -> Option<SystemTime> {
+    // The directory of a process is made with it.
+    std::fs::metadata(format!("/proc/{pid}")).ok()?.modified().ok()
 }
 
 fn has_systemd() -> bool {

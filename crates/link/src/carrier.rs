@@ -37,11 +37,11 @@ use crate::identity::{Identity, IdentityError};
 use process::Carrier;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
-use whimbrel_model::problem::chain;
+use whimbrel_model::problem::{Kind, Remedy};
 
+/// Why a carrying process could not do its work.
 #[derive(Debug, thiserror::Error)]
-enum RunError {
+pub enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -50,20 +50,24 @@ enum RunError {
     Io(#[from] io::Error),
 }
 
-/// Runs the carrying process described in `directory`, until it is done.
-pub fn run(directory: &Path) -> ExitCode {
-    // A process that is a group's leader already cannot leave, and need not.
-    let _ = rustix::process::setsid();
-    match try_run(directory) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = chain(&error), "cannot carry");
-            ExitCode::FAILURE
-        }
+impl Remedy for RunError {
+    fn code(&self) -> &'static str {
+        "migration/carrier-failed"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Failed
+    }
+
+    fn remedy(&self) -> String {
+        "this program is started by the daemon; move guests with `whimbrel migrate`".to_owned()
     }
 }
 
-fn try_run(directory: &Path) -> Result<(), RunError> {
+/// Runs the carrying process described in `directory`, until it is done.
+pub fn run(directory: &Path) -> Result<(), RunError> {
+    // A process that is a group's leader already cannot leave, and need not.
+    let _ = rustix::process::setsid();
     let config = Config::load(directory)?;
     let identity = Identity::load(&config.identity)?;
     let carrier = Carrier::new(config, identity, directory);

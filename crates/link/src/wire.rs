@@ -79,8 +79,6 @@ pub struct FactsQuery {
     pub definition: String,
     /// JSON; empty where the guest has no passport yet.
     pub passport: Vec<u8>,
-    /// What to look at: JSON of the plan's wire format.
-    pub probes: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

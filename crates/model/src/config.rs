@@ -52,6 +52,8 @@ pub struct Engine {
     pub user: String,
     /// None: looked for in `PATH`.
     pub qemu: Option<PathBuf>,
+    /// Where its firmware lies; none: where it was built for.
+    pub qemu_data: Option<PathBuf>,
     /// None: KVM where it really works, else TCG.
     pub accelerator: Option<Accelerator>,
 }
@@ -80,7 +82,12 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/whimbrel"),
             host_min_memory: Bytes::mib(256),
             api: Api { socket: None, group: "whimbrel".to_owned() },
-            engine: Engine { user: "whimbrel".to_owned(), qemu: None, accelerator: None },
+            engine: Engine {
+                user: "whimbrel".to_owned(),
+                qemu: None,
+                qemu_data: None,
+                accelerator: None,
+            },
             relocation: Relocation {
                 is_enabled: false,
                 address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -143,6 +150,7 @@ fn host(table: &Table<'_>, config: &mut Config) -> Result<(), FileError> {
 fn engine(table: &Table<'_>, engine: &mut Engine) -> Result<(), FileError> {
     set(&mut engine.user, table.string("user")?, |user| user.check(account))?;
     engine.qemu = table.string("qemu")?.map(|path| path.path()).transpose()?;
+    engine.qemu_data = table.string("qemu_data")?.map(|path| path.path()).transpose()?;
     let words = [("auto", None), ("kvm", Some(Accelerator::Kvm)), ("tcg", Some(Accelerator::Tcg))];
     set(&mut engine.accelerator, table.string("accelerator")?, |field| field.word(&words))
 }

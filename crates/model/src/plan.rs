@@ -9,7 +9,7 @@
 
 mod boot_files;
 pub mod disks;
-mod engine;
+pub mod engine;
 pub mod firewall;
 mod forecast;
 mod guest;

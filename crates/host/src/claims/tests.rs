@@ -362,3 +362,15 @@ fn standings() {
     check(other, 1, Some(9), Standing::OtherGuest);
     assert_eq!(standing(&Word::Nothing, GUEST, HostId([1; 32]), None), Standing::Free);
 }
+
+/// A claim without a record, left by a start that failed in between, goes with its guest and with
+/// no other.
+#[test]
+fn a_claim_that_was_never_recorded_is_released() {
+    let Shared { place, temp: _temp } = shared();
+    assert_eq!(place.claim(&claimant(1, 1)).unwrap(), Claim::Won);
+    place.release(GuestId(uuid::Uuid::from_u128(99))).unwrap();
+    assert_eq!(place.claims().unwrap().len(), 1);
+    place.release(claimant(1, 1).guest).unwrap();
+    assert!(place.claims().unwrap().is_empty());
+}

@@ -111,25 +111,29 @@ impl Tables {
         Ok(())
     }
 
-    /// Returns the newest reports of a guest, newest first.
-    pub fn reports(&self, guest: GuestId, limit: usize) -> Result<Vec<ReportRow>, StoreError> {
-        self.reports_where("guest", guest.to_string(), limit)
+    /// Returns the newest reports of a guest, or of all, newest first.
+    pub fn reports(
+        &self,
+        guest: Option<GuestId>,
+        limit: usize,
+    ) -> Result<Vec<ReportRow>, StoreError> {
+        self.reports_where("guest", guest.map(|guest| guest.to_string()), limit)
     }
 
     pub fn report(&self, handoff: HandoffId) -> Result<Option<ReportRow>, StoreError> {
-        Ok(self.reports_where("handoff", handoff.to_string(), 1)?.pop())
+        Ok(self.reports_where("handoff", Some(handoff.to_string()), 1)?.pop())
     }
 
     fn reports_where(
         &self,
         column: &'static str,
-        value: String,
+        value: Option<String>,
         limit: usize,
     ) -> Result<Vec<ReportRow>, StoreError> {
         let failed = self.failed("read the reports from");
         let sql = format!(
             "SELECT handoff, guest, guest_name, at_ms, report FROM reports
-             WHERE {column} = ?1 ORDER BY id DESC LIMIT ?2"
+             WHERE ?1 IS NULL OR {column} = ?1 ORDER BY id DESC LIMIT ?2"
         );
         let mut statement = self.connection.prepare(&sql).map_err(&failed)?;
         let rows = statement

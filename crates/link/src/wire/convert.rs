@@ -139,7 +139,6 @@ impl Wire for Request {
             Request::Facts(query) => P::Facts(proto::FactsQuery {
                 definition: query.definition.clone(),
                 passport: query.passport.clone(),
-                probes: query.probes.clone(),
             }),
             Request::WhoOwns(query) => P::WhoOwns(proto::WhoOwns {
                 guest: query.guest.0.as_bytes().to_vec(),
@@ -170,7 +169,6 @@ impl Wire for Request {
             P::Facts(query) => Request::Facts(FactsQuery {
                 definition: text("definition", query.definition, DEFINITION_BYTES_MAX)?,
                 passport: document("passport", query.passport)?,
-                probes: document("probes", query.probes)?,
             }),
             P::WhoOwns(query) => Request::WhoOwns(WhoOwns {
                 guest: guest(&query.guest)?,

@@ -26,8 +26,7 @@ fn check<W: Wire + PartialEq + std::fmt::Debug>(value: &W, golden: &str) {
 #[test]
 fn requests_have_these_bytes() {
     let (guest, handoff, _) = ids();
-    let facts =
-        FactsQuery { definition: "a".to_owned(), passport: b"{}".to_vec(), probes: b"[]".to_vec() };
+    let facts = FactsQuery { definition: "a".to_owned(), passport: b"{}".to_vec() };
     let offer = Offer {
         definition: "a".to_owned(),
         passport: b"{}".to_vec(),
@@ -208,11 +207,7 @@ fn handoff_messages_have_these_bytes() {
 #[test]
 fn limits_hold() {
     let refused = |request: Request| Request::from_proto(request.to_proto()).unwrap_err();
-    let long = FactsQuery {
-        definition: "x".repeat(DEFINITION_BYTES_MAX + 1),
-        passport: vec![],
-        probes: vec![],
-    };
+    let long = FactsQuery { definition: "x".repeat(DEFINITION_BYTES_MAX + 1), passport: vec![] };
     let length = DEFINITION_BYTES_MAX + 1;
     assert_eq!(
         refused(Request::Facts(long)),

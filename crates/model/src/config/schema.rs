@@ -97,6 +97,12 @@ pub(super) static ENGINE: Section = Section {
             about: "The QEMU to use.",
         },
         Key {
+            name: "qemu_data",
+            value: "a path",
+            default: "where that QEMU was built for",
+            about: "The folder of its firmware, for a QEMU that lies elsewhere than it was built for.",
+        },
+        Key {
             name: "accelerator",
             value: "`\"auto\"`, `\"kvm\"` or `\"tcg\"`",
             default: "`\"auto\"`: KVM where `/dev/kvm` opens and the processor has `vmx` or `svm`, \

@@ -5,8 +5,8 @@
 
 use super::{Finding, Question};
 use crate::codes;
-use crate::facts::EngineFacts;
-use crate::passport::{Accelerator, EngineKind};
+use crate::facts::{EngineFacts, HostFacts};
+use crate::passport::{Accelerator, EngineKind, Passport};
 
 fn kind_name(kind: EngineKind) -> &'static str {
     match kind {
@@ -113,6 +113,21 @@ pub(super) fn machine(question: &Question<'_>) -> Vec<Finding> {
             question.guest_name()
         ),
     )]
+}
+
+/// Says in short why a host cannot take a guest of this passport; nothing where it can, as far as
+/// its engine and processor go.
+pub fn misfit(passport: &Passport, host: &HostFacts) -> Option<String> {
+    let Some(engine) = host.engines.iter().find(|engine| engine.kind == passport.engine) else {
+        return Some(format!("it has no {}", kind_name(passport.engine)));
+    };
+    if !engine.machines.contains(&passport.machine) {
+        return Some(format!("its engine does not know the machine type {}", passport.machine));
+    }
+    let has = |feature: &&String| engine.cpu_features.contains(feature);
+    let missing: Vec<_> =
+        passport.cpu.features.iter().filter(|feature| !has(feature)).map(String::as_str).collect();
+    (!missing.is_empty()).then(|| format!("its processor lacks {}", missing.join(", ")))
 }
 
 pub(super) fn cpu(question: &Question<'_>) -> Vec<Finding> {
