@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Everything that can happen to a guest, as one closed enum.
+
+use crate::guests::Papers;
+use crate::http::Caller;
+use crate::migrate::{Figures, Incoming, MoveOrder, Planned, Wire};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use whimbrel_api::Problem;
+use whimbrel_handoff::message::Message;
+use whimbrel_model::id::{HandoffId, HostId};
+
+/// What a guest's task is told. Whoever wants something of a guest adds a variant here.
+#[derive(Debug)]
+pub(crate) enum GuestEvent {
+    /// A person wants something.
+    Order { order: Order, reply: Reply },
+    /// A peer opened the conversation about a handoff, or took it up again.
+    Wire(Wire),
+    /// A peer offers the guest to this host.
+    Incoming(Box<Incoming>),
+    /// A message about a handoff arrived.
+    Message { from: HostId, message: Message, problem: Option<Box<Problem>> },
+    /// The conversation with the peer broke; it may have said why.
+    WireLost { peer: HostId, wire: u64, problem: Option<Box<Problem>> },
+    /// Something that a migration under way waits for.
+    Migration { handoff: HandoffId, event: MigrationEvent },
+}
+
+/// What the helpers of a migration report to the guest's task.
+#[derive(Debug)]
+pub(crate) enum MigrationEvent {
+    /// The plan is made, or could not be made.
+    Planned(Box<Result<Planned, Problem>>),
+    /// The machine is told.
+    Machine(whimbrel_handoff::effect::Event),
+    /// An attempt to reach the peer ended.
+    Dialled(Result<Wire, Box<Problem>>),
+    /// The attempt must end here, for this reason.
+    Failed(Box<Problem>),
+    /// New figures from engine and carrier.
+    Progress(Box<Figures>),
+}
+
+/// What a person can want of a guest.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Papers for a guest that this host remembers without them.
+    Define {
+        papers: Box<Papers>,
+    },
+    Start {
+        caller: Caller,
+    },
+    Stop {
+        caller: Caller,
+        how: Stop,
+    },
+    Reboot {
+        caller: Caller,
+    },
+    Pause {
+        caller: Caller,
+    },
+    Unpause {
+        caller: Caller,
+    },
+    /// Replaces the papers; what runs keeps the old ones until the next start.
+    Edit {
+        caller: Caller,
+        papers: Box<Papers>,
+    },
+    Remove {
+        caller: Caller,
+    },
+    Migrate(Box<MoveOrder>),
+    Cancel {
+        caller: Caller,
+    },
+    /// An operator has stated what no message can tell any more.
+    Recover {
+        caller: Caller,
+        statement: Statement,
+    },
+}
+
+/// What an operator states about a guest in doubt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Statement {
+    /// The host named is off for good, so this host may take the guest.
+    IsOff { host: HostId },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Now,
+    /// Asks the guest, and waits this long.
+    Within(Duration),
+}
+
+/// Where the result of an order goes. The one who gave it may be gone by then.
+#[derive(Debug)]
+pub(crate) struct Reply(oneshot::Sender<Result<(), Problem>>);
+
+impl Reply {
+    pub(crate) fn new(sender: oneshot::Sender<Result<(), Problem>>) -> Self {
+        Self(sender)
+    }
+
+    pub(crate) fn send(self, result: Result<(), Problem>) {
+        let _ = self.0.send(result);
+    }
+}
