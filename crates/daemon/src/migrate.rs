@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! A migration, from plan to report.
+//!
+//! ```text
+//!   source's task                         target's task
+//!   order_migrate: plan (a helper)
+//!   offer ─────────── Offer ───────────►  on_incoming: checks, papers, engine (paused), carrier
+//!   transfer: carrier, engine sends ◄──── Accepted
+//!   (watch: progress, stalls, cancel)     (watch: everything arrived, digests equal)
+//!   confirm: engine stopped for good ◄─── Ready
+//!   Ceded durable ─── Cede ────────────►  claim, Taken durable, tap, vCPUs
+//!   copy destroyed, report ◄───────────── Started
+//! ```
+//!
+//! Who decides is the machine in `handoff`; its effects are performed by [`effects`], one after the
+//! other, in the guest's own task. A [`Journey`] is what the task must remember of one attempt; if
+//! the daemon dies it is gone, and the ownership file alone says how to go on.
+
+mod effects;
+mod plan;
+mod report;
+mod source;
+mod target;
+mod watch;
+mod wire;
+
+pub(crate) use plan::{answer_facts, finding, forecast, make_plan, read_host_facts};
+pub(crate) use report::Progressing;
+pub(crate) use watch::Figures;
+pub(crate) use wire::Wire;
+
+use crate::guests::GuestTask;
+use crate::http::Caller;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::task::AbortHandle;
+use whimbrel_api::Problem;
+use whimbrel_api::guest::GuestState;
+use whimbrel_api::migration::{Mode, Phase};
+use whimbrel_link::carrier::Control;
+use whimbrel_link::wire::Offer;
+use whimbrel_model::id::{HandoffId, HostId, HostName};
+use whimbrel_model::plan::Plan;
+use whimbrel_model::units::Bytes;
+
+/// How long an attempt may be without a link before it is given up, up to the commit point.
+pub(crate) const LINK_LOST_MAX: Duration = Duration::from_secs(10);
+/// How long nothing may move while the guest stands still, before the attempt is given up.
+pub(crate) const STALL_MAX: Duration = Duration::from_secs(10);
+
+/// Somebody wants a guest moved.
+#[derive(Clone, Debug)]
+pub(crate) struct MoveOrder {
+    pub(crate) caller: Caller,
+    pub(crate) handoff: HandoffId,
+    pub(crate) target: Target,
+    pub(crate) is_stop_and_copy: bool,
+    pub(crate) bandwidth: Option<Bytes>,
+    pub(crate) pause_max: Duration,
+    /// None: as the plan chooses.
+    pub(crate) channels: Option<u32>,
+}
+
+/// The host a guest is to go to.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) host: HostId,
+    pub(crate) name: HostName,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+/// A guest that a peer offers.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) handoff: HandoffId,
+    pub(crate) offer: Offer,
+    pub(crate) wire: Wire,
+}
+
+/// What a task remembers of one attempt.
+#[derive(Debug)]
+pub(crate) struct Journey {
+    pub(crate) handoff: HandoffId,
+    pub(crate) peer: HostId,
+    pub(crate) peer_name: HostName,
+    pub(crate) role: Role,
+    pub(crate) mode: Mode,
+    /// What source and target have agreed on, once it is offered.
+    pub(crate) offer: Option<Box<Offer>>,
+    pub(crate) caller: Option<Caller>,
+    /// The conversation with the peer, while there is one.
+    pub(crate) wire: Option<Wire>,
+    /// When the conversation broke.
+    pub(crate) wire_lost_at: Option<Instant>,
+    pub(crate) carrier: Option<Control>,
+    /// Helpers that end with the attempt.
+    pub(crate) helpers: Vec<AbortHandle>,
+    pub(crate) progressing: Progressing,
+    /// Why it will not succeed, as far as it is known: the first reason counts.
+    pub(crate) problem: Option<Problem>,
+    pub(crate) is_cancelled: bool,
+}
+
+/// Which end of the way this host is.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// The plan is being made; nothing was promised to anybody.
+    Planning(Box<MoveOrder>),
+    Source(Box<MoveOrder>),
+    Target,
+    /// The daemon was restarted in the middle: only the handoff itself is known.
+    Resumed {
+        is_source: bool,
+    },
+}
+
+impl Journey {
+    pub(crate) fn new(
+        handoff: HandoffId,
+        peer: HostId,
+        peer_name: HostName,
+        role: Role,
+        mode: Mode,
+    ) -> Self {
+        Self {
+            handoff,
+            peer,
+            peer_name,
+            role,
+            mode,
+            offer: None,
+            caller: None,
+            wire: None,
+            wire_lost_at: None,
+            carrier: None,
+            helpers: Vec::new(),
+            progressing: Progressing::begin(),
+            problem: None,
+            is_cancelled: false,
+        }
+    }
+
+    pub(crate) fn is_source(&self) -> bool {
+        match &self.role {
+            Role::Planning(_) | Role::Source(_) => true,
+            Role::Target => false,
+            Role::Resumed { is_source } => *is_source,
+        }
+    }
+
+    /// What the guest is because of the journey; none: what its engine says.
+    pub(crate) fn state(&self) -> Option<GuestState> {
+        if !self.is_source() {
+            return Some(GuestState::Arriving);
+        }
+        (self.progressing.phase() >= Phase::Switch).then_some(GuestState::Leaving)
+    }
+
+    /// Notes why the attempt will fail; what came first is what went wrong.
+    pub(crate) fn note_problem(&mut self, problem: Problem) {
+        self.problem.get_or_insert(problem);
+    }
+
+    pub(crate) fn add_helper(&mut self, helper: AbortHandle) {
+        self.helpers.retain(|helper| !helper.is_finished());
+        self.helpers.push(helper);
+    }
+}
+
+impl Drop for Journey {
+    fn drop(&mut self) {
+        self.helpers.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// What the plan came to.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    /// Both engines can do it.
+    pub(crate) has_multifd_zstd: bool,
+}
+
+impl GuestTask {
+    /// The journey, where there is one and it is this handoff's.
+    pub(crate) fn journey_of(&mut self, handoff: HandoffId) -> Option<&mut Journey> {
+        self.journey.as_mut().filter(|journey| journey.handoff == handoff)
+    }
+}
+
+/// Returns how long ago, in milliseconds.
+pub(crate) fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

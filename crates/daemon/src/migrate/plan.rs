@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! What is known before the first byte moves: facts of both hosts, judged by `model::plan`.
+
+use crate::daemon::Daemon;
+use crate::guests::{GuestView, Papers, parse_passport, parse_stored};
+use crate::migrate::{Planned, Target};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+use whimbrel_api::Problem;
+use whimbrel_api::plan as api;
+use whimbrel_host::claims::{Beside, Place};
+use whimbrel_host::dirs::UserIds;
+use whimbrel_host::facts;
+use whimbrel_link::conn::RequestError;
+use whimbrel_link::wire::{FactsQuery, VERSIONS};
+use whimbrel_model::facts::wire as facts_wire;
+use whimbrel_model::facts::{
+    ForwardTaken, GuestFacts, HostFacts, LinkFacts, LoadFacts, NameFacts, ProtocolRange,
+    RelocationFacts,
+};
+use whimbrel_model::guest::{Guest, NetworkKind, Protocol};
+use whimbrel_model::id::{GuestId, HostName};
+use whimbrel_model::passport::Passport;
+use whimbrel_model::plan::{self, Finding, Forecast, Question, Severity, Side, Span};
+use whimbrel_model::run_state::RunState;
+
+/// What the target answers: its own facts and those about the guest, each in its own format.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    version: u32,
+    host: String,
+    guest: String,
+}
+
+const VERSION: u32 = 1;
+
+/// Asks both hosts and judges.
+pub(crate) async fn make_plan(
+    daemon: &Daemon,
+    view: &GuestView,
+    target: &Target,
+    is_stop_and_copy: bool,
+) -> Result<Planned, Problem> {
+    let papers =
+        view.papers.clone().ok_or_else(|| Problem::guest_not_found(&view.id.to_string()))?;
+    let run = view.engine.as_ref().and_then(|_| run_state(view));
+    leave_marks(&papers.guest).await;
+    let asked = ask(daemon, &papers, target).await;
+    let source_host = host_facts(daemon, None).await?;
+    let source_guest = guest_facts(daemon, view.id, &papers.guest, papers.passport.as_ref()).await;
+    let (target_host, target_guest, link) = asked?;
+    let plan = plan::plan(&Question {
+        id: view.id,
+        guest: &papers.guest,
+        passport: papers.passport.as_ref(),
+        run_state: run,
+        source: Side { host: &source_host, guest: &source_guest },
+        target: Side { host: &target_host, guest: &target_guest },
+        link: &link,
+        load: LoadFacts::default(),
+        bargain: daemon.config().bargain,
+    });
+    let can = |host: &HostFacts| host.engines.iter().any(|engine| engine.has_multifd_zstd);
+    let has_multifd_zstd = !is_stop_and_copy && can(&source_host) && can(&target_host);
+    Ok(Planned { plan, has_multifd_zstd })
+}
+
+fn run_state(view: &GuestView) -> Option<RunState> {
+    use whimbrel_api::guest::GuestState;
+    match view.state {
+        GuestState::Paused => Some(RunState::Paused),
+        GuestState::Stopped => None,
+        _ => Some(RunState::Running),
+    }
+}
+
+async fn ask(
+    daemon: &Daemon,
+    papers: &Papers,
+    target: &Target,
+) -> Result<(HostFacts, GuestFacts, LinkFacts), Problem> {
+    let row = papers.to_row();
+    let query = FactsQuery {
+        definition: row.definition,
+        passport: row.passport.unwrap_or_default().into_bytes(),
+    };
+    let began = Instant::now();
+    let mut connection = daemon.peers.connect(target.host).await?;
+    let handshake = began.elapsed();
+    let address = connection.address().ip();
+    let json = connection.facts(query).await.map_err(|error: RequestError| error.problem())?;
+    let answer: Answer =
+        serde_json::from_slice(&json).map_err(|error| nonsense(&target.name, &error))?;
+    let host =
+        facts_wire::host_from_json(&answer.host).map_err(|error| nonsense(&target.name, &error))?;
+    let guest = facts_wire::guest_from_json(&answer.guest)
+        .map_err(|error| nonsense(&target.name, &error))?;
+    let link = LinkFacts {
+        address: Some(address),
+        // TCP, TLS and the greeting: about three exchanges.
+        round_trip: Some(handshake / 3),
+        rate: None,
+        clock_ahead_ms: ahead(host.clock_unix_ms),
+    };
+    Ok((host, guest, link))
+}
+
+fn ahead(theirs: u64) -> Option<i64> {
+    let ours = i64::try_from(crate::story::unix_ms(std::time::SystemTime::now())).ok()?;
+    Some(i64::try_from(theirs).ok()? - ours)
+}
+
+fn nonsense(host: &HostName, error: &dyn std::error::Error) -> Problem {
+    Problem::new(
+        whimbrel_api::Kind::Refused,
+        "peer/not-understood",
+        format!("`{host}` answered with facts that make no sense: {error}"),
+        "install the same release on both hosts",
+    )
+}
+
+/// Reads what a peer says of itself in its answer.
+pub(crate) fn read_host_facts(json: &[u8]) -> Result<HostFacts, Problem> {
+    let peer = HostName::new("the-peer").expect("a valid name");
+    let answer: Answer = serde_json::from_slice(json).map_err(|error| nonsense(&peer, &error))?;
+    facts_wire::host_from_json(&answer.host).map_err(|error| nonsense(&peer, &error))
+}
+
+/// Answers a peer that wants to send a guest here.
+pub(crate) async fn answer_facts(
+    daemon: &Daemon,
+    asker: (&HostName, IpAddr),
+    query: FactsQuery,
+) -> Result<Vec<u8>, Problem> {
+    let guest = parse_stored("the guest in question", &query.definition)?;
+    let passport = match query.passport.as_slice() {
+        [] => None,
+        json => Some(parse_passport(&String::from_utf8_lossy(json))?),
+    };
+    let id = passport.as_ref().map(|passport| passport.guest).or(guest.id);
+    let id = id.unwrap_or(GuestId(uuid::Uuid::nil()));
+    let host = host_facts(daemon, Some(asker)).await?;
+    let about = guest_facts(daemon, id, &guest, passport.as_ref()).await;
+    let answer = Answer {
+        version: VERSION,
+        host: facts_wire::host_to_json(&host),
+        guest: facts_wire::guest_to_json(&about),
+    };
+    Ok(serde_json::to_vec(&answer).expect("facts are JSON"))
+}
+
+/// What this host says of itself.
+pub(crate) async fn host_facts(
+    daemon: &Daemon,
+    asker: Option<(&HostName, IpAddr)>,
+) -> Result<HostFacts, Problem> {
+    let engine = daemon.engine.facts().await.map_err(|error| Problem::of(&error))?;
+    let bridges = daemon.network.bridges().await.map_err(|error| Problem::of(&error))?;
+    let config = daemon.config();
+    let allows = |(name, address): (&HostName, IpAddr)| {
+        config.relocation.hosts_allow.allows(name.as_str(), address)
+    };
+    let patterns = config.relocation.hosts_allow.patterns().map(str::to_owned).collect();
+    Ok(HostFacts {
+        name: daemon.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: ProtocolRange { min: *VERSIONS.start(), max: *VERSIONS.end() },
+        memory: daemon.memory.facts(),
+        cpu: whimbrel_host::machine::cpu(),
+        engines: vec![engine],
+        bridges: bridges
+            .into_iter()
+            .map(|bridge| whimbrel_model::facts::BridgeFacts { name: bridge.name, mtu: bridge.mtu })
+            .collect(),
+        engine_user: daemon.engine_user_facts(),
+        relocation: RelocationFacts {
+            is_enabled: daemon.peers.is_open().await,
+            port: config.relocation.port,
+            hosts_allow: patterns,
+            is_asker_allowed: asker.is_none_or(allows),
+            allow_paths: config.relocation.allow_paths.clone(),
+            allow_bridges: config.relocation.allow_bridges.clone(),
+        },
+        security: whimbrel_host::security::facts(),
+        clock_unix_ms: crate::story::unix_ms(std::time::SystemTime::now()),
+        incoming_count: daemon.memory.promised_count(),
+        is_in_maintenance: false,
+    })
+}
+
+/// What this host says of one guest's things.
+pub(crate) async fn guest_facts(
+    daemon: &Daemon,
+    id: GuestId,
+    guest: &Guest,
+    passport: Option<&Passport>,
+) -> GuestFacts {
+    let user = daemon.engine_user_facts();
+    let named = daemon.guests.named(&guest.name).filter(|other| other.id != id);
+    let known = daemon.guests.get(id).map(|guest| guest.view());
+    let known = known.filter(|view| view.papers.is_some());
+    let name = NameFacts {
+        name_taken_by: named.map(|other| other.id),
+        known_as: known.as_ref().and_then(|view| Some(view.papers.as_ref()?.guest.name.clone())),
+        is_active: known.as_ref().is_some_and(|view| view.engine.is_some()),
+        // The plan itself is the first phase of a move.
+        is_moving: known
+            .as_ref()
+            .and_then(|view| view.moving.as_ref())
+            .is_some_and(|moving| moving.migration.phase > whimbrel_api::migration::Phase::Plan),
+    };
+    let user = UserIds { uid: user.uid, gid: user.gid };
+    let sources = guest.disks.iter().map(|disk| disk.source.clone()).collect();
+    let boot_files = passport.iter().flat_map(|passport| &passport.boot_files);
+    let boot_files = boot_files.map(|file| (file.role, file.path.clone())).collect();
+    GuestFacts {
+        disks: facts::disks(sources, user, true).await,
+        boot_files: facts::boot_files(boot_files, user).await,
+        name,
+        forwards_taken: forwards_taken(guest),
+        roms: Vec::new(),
+    }
+}
+
+/// Leaves marks beside the disks, so that the other host can tell the same file from its twin.
+async fn leave_marks(guest: &Guest) {
+    let disks: Vec<_> = guest.disks.iter().map(|disk| disk.source.clone()).collect();
+    let leaving = tokio::task::spawn_blocking(move || {
+        for disk in disks {
+            // A folder that takes no mark is told apart by what else there is.
+            if let Ok(Beside::Place(place)) = Place::of(&disk) {
+                let _ = place.leave_mark();
+            }
+        }
+    });
+    leaving.await.expect("a panic ends the whole daemon");
+}
+
+/// Returns the forwards whose port on this host somebody else listens on.
+fn forwards_taken(guest: &Guest) -> Vec<ForwardTaken> {
+    let networks = guest.networks.iter();
+    let forwards = networks.flat_map(|network| match &network.kind {
+        NetworkKind::User { forwards } => forwards.as_slice(),
+        NetworkKind::Bridge { .. } => &[],
+    });
+    let taken = forwards.filter_map(|forward| {
+        let bound = match forward.protocol {
+            Protocol::Tcp => std::net::TcpListener::bind(forward.host).err(),
+            Protocol::Udp => std::net::UdpSocket::bind(forward.host).err(),
+        };
+        bound.map(|error| ForwardTaken { forward: *forward, reason: error.to_string() })
+    });
+    taken.collect()
+}
+
+impl Planned {
+    /// How memory would travel and why, in one line.
+    pub(crate) fn carrier_reason(&self) -> String {
+        if self.has_multifd_zstd {
+            "tunnel, 2 channels with zstd: both engines can, and spare cores compress".to_owned()
+        } else {
+            "tunnel, one channel: not both engines have multifd with zstd".to_owned()
+        }
+    }
+}
+
+pub(crate) fn finding(finding: &Finding) -> api::Finding {
+    api::Finding {
+        severity: match finding.severity {
+            Severity::Ok => api::Severity::Ok,
+            Severity::Warning => api::Severity::Warning,
+            Severity::Blocker => api::Severity::Blocker,
+        },
+        code: finding.code.to_owned(),
+        text: finding.text.clone(),
+        remedy: Some(finding.remedy.clone()).filter(|remedy| !remedy.is_empty()),
+    }
+}
+
+pub(crate) fn forecast(forecast: &Forecast) -> api::Forecast {
+    let time =
+        |span: Span<Duration>| api::Range { min: super::ms(span.low), max: super::ms(span.high) };
+    api::Forecast {
+        total_ms: time(forecast.total),
+        pause_ms: time(forecast.pause),
+        wire_bytes: api::Range { min: forecast.bytes.low.0, max: forecast.bytes.high.0 },
+        reasons: forecast.reasons.clone(),
+    }
+}

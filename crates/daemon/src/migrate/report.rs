@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! How a migration gets on, told while it runs, and what it cost, told after.
+
+use crate::guests::GuestTask;
+use crate::migrate::watch::Figures;
+use crate::migrate::{Journey, Role, ms};
+use crate::story::unix_ms;
+use std::time::{Duration, Instant, SystemTime};
+use whimbrel_api::Problem;
+use whimbrel_api::event::Event as ApiEvent;
+use whimbrel_api::migration::{
+    Migration, MigrationResult, Outcome, PauseParts, Phase, PhaseTime, Progress, Report,
+};
+use whimbrel_api::plan::{Finding, Forecast, Range};
+use whimbrel_engine::Migration as EngineMigration;
+use whimbrel_host::store::ReportRow;
+use whimbrel_link::carrier::Status;
+use whimbrel_model::plan::{Plan, Severity};
+
+/// How an attempt gets on.
+#[derive(Debug)]
+pub(crate) struct Progressing {
+    began_at: SystemTime,
+    began: Instant,
+    phase: Phase,
+    phase_began: Instant,
+    phases: Vec<PhaseTime>,
+    findings: Vec<Finding>,
+    checks_passed: u32,
+    forecast: Option<Forecast>,
+    progress: Option<Progress>,
+    /// When the guest stopped, when everything had arrived, when it was ceded, when it was over.
+    stopped: Option<Instant>,
+    arrived: Option<Instant>,
+    ceded: Option<Instant>,
+    released: Option<Instant>,
+    /// How long starting took, on the target.
+    start: Option<Duration>,
+    outcome: Option<Outcome>,
+}
+
+impl Progressing {
+    pub(crate) fn begin() -> Self {
+        let now = Instant::now();
+        Self {
+            began_at: SystemTime::now(),
+            began: now,
+            phase: Phase::Plan,
+            phase_began: now,
+            phases: Vec::new(),
+            findings: Vec::new(),
+            checks_passed: 0,
+            forecast: None,
+            progress: None,
+            stopped: None,
+            arrived: None,
+            ceded: None,
+            released: None,
+            start: None,
+            outcome: None,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Enters a phase; phases only go forward.
+    fn enter(&mut self, phase: Phase) -> bool {
+        if phase <= self.phase {
+            return false;
+        }
+        let now = Instant::now();
+        let duration_ms = ms(now - self.phase_began);
+        self.phases.push(PhaseTime { phase: self.phase, duration_ms });
+        (self.phase, self.phase_began) = (phase, now);
+        true
+    }
+
+    pub(crate) fn note_plan(&mut self, plan: &Plan) {
+        let findings = plan.findings.iter();
+        let is_ok = |severity| severity == Severity::Ok;
+        self.checks_passed =
+            u32::try_from(findings.clone().filter(|finding| is_ok(finding.severity)).count())
+                .unwrap_or(u32::MAX);
+        self.findings = findings
+            .filter(|finding| !is_ok(finding.severity))
+            .map(crate::migrate::plan::finding)
+            .collect();
+        self.forecast = plan.forecast.as_ref().map(crate::migrate::plan::forecast);
+    }
+
+    /// Takes in new figures. What was said to be done stays done.
+    fn note_figures(&mut self, figures: &Figures) {
+        let (EngineMigration::Active(seen)
+        | EngineMigration::Switching(seen)
+        | EngineMigration::Completed(seen)) = &figures.migration
+        else {
+            return;
+        };
+        let before = self.progress.take().unwrap_or_default();
+        let done = seen.total.0.saturating_sub(seen.remaining.0);
+        let permille = done.saturating_mul(1000).checked_div(seen.total.0).unwrap_or(0);
+        let permille = u32::try_from(permille.min(1000)).unwrap_or(1000);
+        let net = seen.rate.0.saturating_sub(seen.dirty_rate.0);
+        let remaining_ms = (net > 0).then(|| {
+            let exact = seen.remaining.0.saturating_mul(1000) / net;
+            Range { min: exact * 8 / 10, max: exact * 13 / 10 }
+        });
+        self.progress = Some(Progress {
+            round: seen.round,
+            done_permille: permille.max(before.done_permille),
+            total_bytes: seen.total.0,
+            remaining_bytes: seen.remaining.0,
+            transferred_bytes: seen.transferred.0.max(before.transferred_bytes),
+            wire_bytes: wire_bytes(&figures.carried).max(before.wire_bytes),
+            rate_bytes_per_second: seen.rate.0,
+            dirty_bytes_per_second: seen.dirty_rate.0,
+            remaining_ms,
+            reason: Some(reason(seen)),
+        });
+    }
+
+    /// Where the pause went, as this host saw it.
+    fn pause(&self) -> (Option<u64>, PauseParts) {
+        let span = |from: Option<Instant>, to: Option<Instant>| Some(ms(to? - from?));
+        let parts = PauseParts {
+            last_pages_ms: span(self.stopped, self.arrived),
+            device_state_ms: None,
+            commit_ms: span(self.arrived, self.ceded),
+            start_ms: self.start.map(ms).or(span(self.ceded, self.released)),
+            first_packet_ms: None,
+        };
+        (span(self.stopped, self.released), parts)
+    }
+}
+
+fn wire_bytes(status: &Status) -> u64 {
+    let channels = status.channels.iter();
+    channels.map(|channel| channel.outgoing.wire_bytes + channel.incoming.wire_bytes).sum()
+}
+
+/// Says why the migration is still running.
+fn reason(seen: &whimbrel_engine::Progress) -> String {
+    if seen.round <= 1 {
+        return "every page is sent once".to_owned();
+    }
+    let per_second = |bytes: whimbrel_model::units::Bytes| format!("{bytes}/s");
+    format!(
+        "round {}: pages written meanwhile are sent again (the guest writes {}, the link carries {})",
+        seen.round,
+        per_second(seen.dirty_rate),
+        per_second(seen.rate)
+    )
+}
+
+impl Journey {
+    /// Returns the migration as it stands.
+    pub(crate) fn migration(&self, task: &GuestTask) -> Migration {
+        let here = task.daemon.name.to_string();
+        let there = self.peer_name.to_string();
+        let (source, target) = if self.is_source() { (here, there) } else { (there, here) };
+        let progressing = &self.progressing;
+        Migration {
+            id: self.handoff.to_string(),
+            guest: task.name().to_string(),
+            guest_uuid: task.id.to_string(),
+            source,
+            target,
+            mode: self.mode,
+            phase: progressing.phase,
+            started_at_ms: unix_ms(progressing.began_at),
+            elapsed_ms: ms(progressing.began.elapsed()),
+            phases: progressing.phases.clone(),
+            findings: progressing.findings.clone(),
+            checks_passed: progressing.checks_passed,
+            forecast: progressing.forecast.clone(),
+            progress: progressing.progress.clone(),
+            outcome: progressing.outcome.clone(),
+        }
+    }
+
+    fn report(
+        &self,
+        task: &GuestTask,
+        result: MigrationResult,
+        problem: Option<Problem>,
+    ) -> Report {
+        let migration = self.migration(task);
+        let progress = migration.progress.clone().unwrap_or_default();
+        let (pause_ms, pause) = self.progressing.pause();
+        let papers = task.papers.as_ref();
+        let is_moved = result == MigrationResult::Done;
+        Report {
+            migration: migration.id,
+            guest: migration.guest,
+            guest_uuid: migration.guest_uuid,
+            source: migration.source,
+            target: migration.target,
+            mode: self.mode,
+            result,
+            problem,
+            caller_uid: self.caller.map_or(0, |caller| caller.uid),
+            started_at_ms: migration.started_at_ms,
+            total_ms: migration.elapsed_ms,
+            pause_ms: pause_ms.filter(|_| is_moved),
+            pause,
+            memory_bytes: papers.map_or(0, |papers| papers.guest.memory.size.0),
+            transferred_bytes: progress.transferred_bytes,
+            wire_bytes: progress.wire_bytes,
+            round_count: progress.round,
+            carrier: self.carrier.as_ref().map(|_| "tunnel".to_owned()),
+            channel_count: self.offer.as_ref().map_or(0, |offer| offer.channels),
+            phases: migration.phases,
+            forecast: migration.forecast,
+        }
+    }
+}
+
+impl GuestTask {
+    /// Enters a phase of the journey and tells everybody.
+    pub(crate) fn mark(&mut self, phase: Phase) {
+        let Some(journey) = &mut self.journey else { return };
+        if journey.progressing.enter(phase) {
+            self.send_migration();
+        }
+    }
+
+    pub(super) fn on_progress(&mut self, figures: Figures) {
+        let Some(journey) = &mut self.journey else { return };
+        if matches!(journey.role, Role::Planning(_)) {
+            return;
+        }
+        journey.progressing.note_figures(&figures);
+        if matches!(figures.migration, EngineMigration::Switching(_)) {
+            journey.progressing.enter(Phase::Switch);
+        }
+        self.send_migration();
+    }
+
+    pub(super) fn note_stopped(&mut self) {
+        if let Some(journey) = &mut self.journey {
+            journey.progressing.stopped.get_or_insert_with(Instant::now);
+            journey.progressing.enter(Phase::Switch);
+        }
+    }
+
+    /// The target says that it has everything.
+    pub(super) fn mark_arrived(&mut self) {
+        if let Some(journey) = &mut self.journey {
+            journey.progressing.arrived.get_or_insert_with(Instant::now);
+        }
+    }
+
+    pub(super) fn note_completed(
+        &mut self,
+        seen: &whimbrel_engine::Progress,
+        carried: Option<Status>,
+    ) {
+        let Some(journey) = &mut self.journey else { return };
+        let figures = Figures {
+            migration: EngineMigration::Completed(*seen),
+            carried: carried.unwrap_or_default(),
+        };
+        journey.progressing.note_figures(&figures);
+    }
+
+    /// A record is on the disk. Past the commit point this is the moment of it.
+    pub(super) fn note_durable(&mut self) {
+        let has_ceded = self.ownership.has_ceded();
+        if let Some(journey) = &mut self.journey
+            && has_ceded
+        {
+            journey.progressing.ceded.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The guest was started here, after it had arrived.
+    pub(super) fn note_started(&mut self, took: Duration) {
+        if let Some(journey) = &mut self.journey {
+            journey.progressing.start = Some(took);
+        }
+        self.mark(Phase::Handoff);
+    }
+
+    pub(super) fn mark_released(&mut self) {
+        if let Some(journey) = &mut self.journey {
+            journey.progressing.released.get_or_insert_with(Instant::now);
+        }
+        self.mark(Phase::Release);
+    }
+
+    pub(crate) fn send_migration(&self) {
+        if let Some(journey) = &self.journey {
+            let migration = journey.migration(self);
+            self.daemon.story.send(ApiEvent::Migration(Box::new(migration)));
+        }
+    }
+
+    /// Ends the journey: its report is kept and its last event sent.
+    pub(super) async fn end_journey(&mut self, result: MigrationResult, problem: Option<Problem>) {
+        let Some(mut journey) = self.journey.take() else { return };
+        journey.progressing.enter(Phase::Ended);
+        let report = journey.report(self, result, problem.clone());
+        let row = ReportRow {
+            handoff: journey.handoff,
+            guest: self.id,
+            guest_name: report.guest.clone(),
+            at: SystemTime::now(),
+            report: serde_json::to_string(&report).expect("a report is JSON"),
+        };
+        journey.progressing.outcome = Some(Outcome { result, problem, report });
+        let last = journey.migration(self);
+        // A wire that is still open may be asked about the handoff once more.
+        self.visitors.extend(journey.wire.take());
+        drop(journey);
+        if let Err(error) = self.daemon.store.call(move |tables| tables.put_report(&row)).await {
+            self.story_problem(&Problem::of(&error));
+        }
+        self.daemon.story.send(ApiEvent::Migration(Box::new(last)));
+        self.publish();
+    }
+}

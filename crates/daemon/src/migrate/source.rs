@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! The side the guest leaves.
+
+use crate::guests::GuestError;
+use crate::guests::{End, GuestEvent, GuestTask, MigrationEvent};
+use crate::migrate::watch::{self, Watched};
+use crate::migrate::{Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::Instant;
+use whimbrel_api::event::{Event as ApiEvent, GuestGone};
+use whimbrel_api::migration::{MigrationResult, Mode, Phase};
+use whimbrel_api::{Kind as ProblemKind, Problem};
+use whimbrel_engine::{ChannelEnd, EngineEvent, Migration, MigrationOptions, Tuning};
+use whimbrel_handoff::effect::Event;
+use whimbrel_handoff::message::{Kind, Reason};
+use whimbrel_link::carrier::{self, Config, Meet, Side};
+use whimbrel_link::wire::Offer;
+use whimbrel_model::id::GuestName;
+use whimbrel_model::run_state::RunState;
+
+whimbrel_model::codes! {
+    CANCELLED = "migration/cancelled": "A person cancelled the migration; the guest is where it was.";
+    TARGET_REFUSED = "migration/target-refused": "The target would not take the guest.";
+    TARGET_LOST = "migration/target-lost": "The target stopped answering before the guest was handed over.";
+    GUEST_ENDED = "migration/guest-ended": "The guest powered off or crashed while it was being moved.";
+    INTERRUPTED = "migration/interrupted": "A daemon was restarted in the middle, so the attempt was given up.";
+    FAILED = "migration/failed": "The migration was given up; the guest is where it was.";
+    CARRIER_FAILED = "migration/carrier-failed": "The process that carries the memory could not be started.";
+}
+
+/// Channels of a migration over a fast link; the engine's own compression keeps the cores busy.
+const CHANNELS: u32 = 2;
+/// How long an engine may take to answer a cancellation before its sockets are closed.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the source's engine may be behind the target's in having finished.
+const CONFIRM_MAX: Duration = Duration::from_secs(5);
+const CONFIRM_LOOK_EVERY: Duration = Duration::from_millis(1);
+
+impl GuestTask {
+    pub(crate) async fn order_migrate(&mut self, order: MoveOrder) -> Result<(), Problem> {
+        if self.journey.is_some() {
+            return Err(self.not_now("moved", "it is being moved already: `whimbrel watch`"));
+        }
+        if self.stopping.is_some() {
+            return Err(self.not_now("moved", "it was asked to shut down; wait for that"));
+        }
+        self.ownership.must_own(&self.name())?;
+        let mode = match (&self.engine, order.is_stop_and_copy) {
+            (None, _) => Mode::Definition,
+            (Some(_), true) => Mode::StopAndCopy,
+            (Some(_), false) => Mode::Live,
+        };
+        let target = order.target.clone();
+        let role = Role::Planning(Box::new(order.clone()));
+        let mut journey = Journey::new(order.handoff, target.host, target.name.clone(), role, mode);
+        journey.caller = Some(order.caller);
+        let (daemon, guest) = (self.daemon.clone(), self.handle.clone());
+        let view = self.current_view();
+        let planning = async move {
+            let planned = make_plan(&daemon, &view, &order.target, order.is_stop_and_copy).await;
+            let event = MigrationEvent::Planned(Box::new(planned));
+            // The guest may have been forgotten meanwhile.
+            let _ = guest.send(GuestEvent::Migration { handoff: order.handoff, event }).await;
+        };
+        journey.add_helper(tokio::spawn(planning).abort_handle());
+        self.journey = Some(journey);
+        self.story(format!("the guest is to move to `{}`", target.name));
+        self.send_migration();
+        Ok(())
+    }
+
+    /// The plan is made: refuse, or offer the guest to the target.
+    pub(super) async fn on_planned(&mut self, planned: Result<Planned, Problem>) {
+        let Some(journey) = &mut self.journey else { return };
+        let Role::Planning(order) = &journey.role else { return };
+        let order = order.clone();
+        let planned = match planned {
+            Ok(planned) => planned,
+            Err(problem) => return self.refuse_journey(problem).await,
+        };
+        journey.progressing.note_plan(&planned.plan);
+        if let Some(problem) = planned.plan.problem() {
+            return self.refuse_journey(problem.into()).await;
+        }
+        let has_multifd = planned.has_multifd_zstd;
+        let channels = order.channels.unwrap_or(if has_multifd { CHANNELS } else { 1 });
+        let offer = match self.offer_papers(&order, channels) {
+            Ok(offer) => offer,
+            Err(problem) => return self.refuse_journey(problem).await,
+        };
+        let (kind, run) = match &self.engine {
+            Some(held) => (Kind::PreCopy, Some(held.run)),
+            None => (Kind::Stopped, None),
+        };
+        let offered = self
+            .ownership
+            .try_decide(|machine| machine.offer(order.handoff, order.target.host, kind, run));
+        let effects = match offered {
+            Ok(effects) => effects,
+            Err(error) => {
+                let why = error.to_string();
+                let guest = self.name().to_string();
+                return self.refuse_journey(GuestError::InDoubt { guest, why }.into()).await;
+            }
+        };
+        if let Some(journey) = &mut self.journey {
+            journey.role = Role::Source(order);
+            journey.offer = Some(Box::new(offer.clone()));
+        }
+        self.mark(Phase::Prepare);
+        self.perform(effects).await;
+        self.call_peer(Duration::ZERO, Some(offer));
+    }
+
+    fn offer_papers(&self, order: &MoveOrder, channels: u32) -> Result<Offer, Problem> {
+        let papers = self.papers()?;
+        let passport = papers.passport.as_ref().map(whimbrel_model::passport::file::to_json);
+        Ok(Offer {
+            definition: papers.definition(),
+            passport: passport.unwrap_or_default().into_bytes(),
+            channels,
+            is_compressed: channels > 1,
+            is_stop_and_copy: order.is_stop_and_copy,
+            bandwidth: order.bandwidth,
+            pause_max: order.pause_max,
+            is_transient: papers.is_transient,
+        })
+    }
+
+    /// The target waits: begin to send.
+    pub(super) async fn transfer(&mut self) -> Result<(), Problem> {
+        let Some(journey) = &self.journey else { return Ok(()) };
+        let Role::Source(order) = &journey.role else { return Ok(()) };
+        let (Some(held), Some(offer)) = (&self.engine, &journey.offer) else {
+            return Ok(());
+        };
+        let options = migration_options(offer);
+        let (instance, handoff, target) =
+            (held.instance.clone(), journey.handoff, order.target.clone());
+        let socket = self.daemon.layout().guest(self.id).run().join("migrate.sock");
+        let config = Config {
+            handoff,
+            identity: self.daemon.layout().identity(),
+            peer: target.host,
+            side: Side::Source { addresses: target.addresses },
+            engine: Meet::Listen { path: socket.clone(), owner: self.daemon.engine_owner() },
+            connections: options.connections(),
+            bandwidth: options.tuning.bandwidth.map(|bytes| bytes.0),
+        };
+        let carrier = start_carrier(self, &config).await?;
+        if let Some(journey) = &mut self.journey {
+            journey.carrier = Some(carrier.clone());
+        }
+        let sent = instance.send(options, ChannelEnd::Connect(socket)).await;
+        sent.map_err(|error| Problem::of(&error))?;
+        self.mark(Phase::Memory);
+        let guest = self.handle.clone();
+        let watching = watch::source(Watched { guest, handoff, instance, carrier });
+        let helper = tokio::spawn(watching).abort_handle();
+        if let Some(journey) = &mut self.journey {
+            journey.add_helper(helper);
+        }
+        Ok(())
+    }
+
+    /// Whether the engine is, now and by its own word, stopped for good with everything sent.
+    pub(super) async fn confirm_stopped(&mut self) -> Event {
+        let Some(journey) = &self.journey else { return Event::Unconfirmed };
+        let Some(held) = &self.engine else {
+            return if journey.mode == Mode::Definition {
+                Event::Confirmed { run: None }
+            } else {
+                Event::Unconfirmed
+            };
+        };
+        let Some(carrier) = &journey.carrier else { return Event::Unconfirmed };
+        let deadline = Instant::now() + CONFIRM_MAX;
+        while Instant::now() < deadline {
+            let asked = tokio::time::timeout_at(deadline, held.instance.migration()).await;
+            match asked {
+                Ok(Ok(Migration::Completed(progress))) => {
+                    let carried = carrier.status().await;
+                    if carried.as_ref().is_ok_and(|status| status.has_sent_everything()) {
+                        let run = held.run;
+                        self.note_completed(&progress, carried.ok());
+                        return Event::Confirmed { run: Some(run) };
+                    }
+                }
+                Ok(Ok(Migration::Active(_) | Migration::Switching(_))) => {}
+                _ => return Event::Unconfirmed,
+            }
+            tokio::time::sleep(CONFIRM_LOOK_EVERY).await;
+        }
+        Event::Unconfirmed
+    }
+
+    /// Brings the engine back to what the guest was before the attempt.
+    pub(super) async fn mend(&mut self, run: RunState) {
+        let Some(held) = &self.engine else { return };
+        let instance = held.instance.clone();
+        let carrier = self.journey.as_ref().and_then(|journey| journey.carrier.clone());
+        let ended = cancel_with_patience(&*instance, carrier.as_ref()).await;
+        if let Err(problem) = &ended {
+            self.story_warn(format!("the engine did not take back the migration: {problem}"));
+        }
+        self.drop_carrier().await;
+        if run == RunState::Running {
+            let is_running = matches!(instance.run_state().await, Ok(RunState::Running));
+            if !is_running && let Err(error) = instance.resume().await {
+                self.story_problem(&Problem::of(&error));
+            }
+            // Switches may have seen the target's tap meanwhile; wrong ports heal at once.
+            let _ = instance.announce().await;
+        }
+        self.refresh_run().await;
+    }
+
+    pub(crate) async fn order_cancel(&mut self) -> Result<(), Problem> {
+        let guest = self.name().to_string();
+        let Some(journey) = &mut self.journey else {
+            return Err(GuestError::NotMoving { guest }.into());
+        };
+        if self.ownership.has_ceded() {
+            let target = journey.peer_name.to_string();
+            return Err(GuestError::TooLate { guest, target }.into());
+        }
+        journey.is_cancelled = true;
+        if matches!(journey.role, Role::Planning(_)) {
+            self.end_journey(MigrationResult::Cancelled, Some(cancelled(&guest))).await;
+            return Ok(());
+        }
+        journey.note_problem(cancelled(&guest));
+        self.tell_machine(Event::Cancelled).await;
+        Ok(())
+    }
+
+    /// The plan said no, or the guest could not be offered: nothing was begun.
+    async fn refuse_journey(&mut self, problem: Problem) {
+        self.story_problem(&problem);
+        self.end_journey(MigrationResult::Refused, Some(problem)).await;
+    }
+
+    pub(super) async fn end_kept(&mut self, reason: Reason) {
+        let guest = self.name();
+        let cancelled = self.journey.as_ref().is_some_and(|journey| journey.is_cancelled);
+        let told = self.journey.as_ref().and_then(|journey| journey.problem.clone());
+        let problem = told.unwrap_or_else(|| kept(&guest, self.peer_name(), reason));
+        let result = match (cancelled, problem.kind) {
+            (true, _) => MigrationResult::Cancelled,
+            (false, ProblemKind::Refused) => MigrationResult::Refused,
+            (false, _) => MigrationResult::Failed,
+        };
+        self.story_warn(format!("the guest stays here: {}", problem.text));
+        self.end_journey(result, Some(problem)).await;
+    }
+
+    /// The guest is on the target, and nothing of it is left here but the memory of that.
+    pub(super) async fn end_moved(&mut self) {
+        let target = self.peer_name();
+        let name = self.name().to_string();
+        self.mark_released();
+        self.story(format!("the guest now runs on `{target}`"));
+        self.end_journey(MigrationResult::Done, None).await;
+        self.forget_papers().await;
+        self.daemon.story.send(ApiEvent::GuestGone(GuestGone {
+            uuid: self.id.to_string(),
+            name,
+            moved_to: Some(target.to_string()),
+        }));
+    }
+
+    /// What the engine says while the guest moves.
+    pub(crate) async fn on_engine_while_moving(&mut self, event: EngineEvent) {
+        let has_begun = self.ownership.machine().handoff().is_some();
+        let is_source = self.journey.as_ref().is_some_and(Journey::is_source);
+        if !has_begun || !is_source {
+            // Still only planned, or not ours to judge: an arriving engine has no guest yet.
+            match event {
+                EngineEvent::Gone if !is_source => self.engine_of_target_gone().await,
+                event if is_source => self.on_engine(event).await,
+                _ => {}
+            }
+            return;
+        }
+        let ended = match event {
+            EngineEvent::ShutDown => RunState::ShutDown,
+            EngineEvent::Panicked => RunState::Panicked,
+            EngineEvent::Gone => return self.engine_of_source_gone().await,
+            EngineEvent::IoError { .. } => return self.change_run(RunState::IoError).await,
+            EngineEvent::Suspended => return self.change_run(RunState::Suspended).await,
+            EngineEvent::Stopped => {
+                // The guest stands still to be handed over, or was paused by a person.
+                if !self.ownership.has_ceded() {
+                    self.note_stopped();
+                }
+                return;
+            }
+            EngineEvent::Reset | EngineEvent::Resumed | EngineEvent::Migration => return,
+        };
+        let guest = self.name();
+        self.note_problem(kept(&guest, self.peer_name(), Reason::GuestEnded));
+        self.change_run(ended).await;
+        self.tell_machine(Event::GuestEnded { run: ended }).await;
+    }
+
+    async fn change_run(&mut self, run: RunState) {
+        if let Some(held) = &mut self.engine {
+            held.run = run;
+        }
+        if !matches!(run, RunState::ShutDown | RunState::Panicked) {
+            self.tell_machine_run(run).await;
+        }
+    }
+
+    pub(crate) async fn tell_machine_run(&mut self, run: RunState) {
+        if self.journey.is_some() {
+            self.tell_machine(Event::RunChanged { run }).await;
+        }
+    }
+
+    /// The source's engine died. Before the commit point that is a crash of the guest, here.
+    async fn engine_of_source_gone(&mut self) {
+        let has_ceded = self.ownership.has_ceded();
+        let guest = self.name();
+        self.engine = None;
+        if has_ceded {
+            return;
+        }
+        self.note_problem(kept(&guest, self.peer_name(), Reason::GuestEnded));
+        self.tell_machine(Event::EngineFailed).await;
+        self.on_end(End::EngineLost).await;
+    }
+
+    /// Refuses what would change a guest that is just being handed over.
+    pub(crate) fn must_not_be_ceding(&self, action: &'static str) -> Result<(), Problem> {
+        let stands_still = self
+            .journey
+            .as_ref()
+            .is_some_and(|journey| journey.progressing.phase() >= Phase::Switch);
+        if stands_still || self.ownership.has_ceded() {
+            return Err(self.not_now(action, "it is just being handed over; wait a moment"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn peer_name(&self) -> String {
+        self.journey.as_ref().map(|journey| journey.peer_name.to_string()).unwrap_or_default()
+    }
+}
+
+pub(super) fn migration_options(offer: &Offer) -> MigrationOptions {
+    MigrationOptions {
+        channels: offer.channels,
+        is_compressed: offer.is_compressed,
+        tuning: Tuning { bandwidth: offer.bandwidth, pause_max: offer.pause_max },
+        is_stop_and_copy: offer.is_stop_and_copy,
+    }
+}
+
+/// Starts the carrying process of the journey under way.
+pub(super) async fn start_carrier(
+    task: &GuestTask,
+    config: &Config,
+) -> Result<carrier::Control, Problem> {
+    let failed = |text: String| {
+        Problem::new(
+            ProblemKind::Failed,
+            CARRIER_FAILED,
+            text,
+            "correct the cause and try again; the guest was not touched",
+        )
+    };
+    let made = task.daemon.layout().create_carry(config.handoff);
+    let directory = made.map_err(|error| Problem::of(&error))?;
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("whimbrel"));
+    let wrapper = whimbrel_host::process::scope_wrapper("carry");
+    let spawned = carrier::spawn(&program, &wrapper, &directory, config).await;
+    spawned.map_err(|error| failed(whimbrel_model::problem::chain(&error)))
+}
+
+/// Cancels a migration out of `instance`. An engine in the middle of its last pages answers only
+/// once its sockets are closed, so patience has an end and then the carrier is cut.
+async fn cancel_with_patience(
+    instance: &dyn whimbrel_engine::Instance,
+    carrier: Option<&carrier::Control>,
+) -> Result<Migration, Problem> {
+    let cancelling = instance.cancel();
+    tokio::pin!(cancelling);
+    if let Ok(ended) = tokio::time::timeout(CANCEL_PATIENCE, &mut cancelling).await {
+        return ended.map_err(|error| Problem::of(&error));
+    }
+    if let Some(carrier) = carrier {
+        // It may be gone already; the sockets are closed then, too.
+        let _ = carrier.cut().await;
+    }
+    let late = tokio::time::timeout(STALL_MAX, cancelling).await;
+    late.map_err(|_| {
+        Problem::new(ProblemKind::Failed, FAILED, "the engine does not answer", "look at its host")
+    })?
+    .map_err(|error| Problem::of(&error))
+}
+
+fn cancelled(guest: &str) -> Problem {
+    Problem::new(
+        ProblemKind::Failed,
+        CANCELLED,
+        format!("the migration of `{guest}` was cancelled; the guest stays where and as it was"),
+        format!("start it again whenever you like: `whimbrel migrate {guest}`"),
+    )
+}
+
+/// Says why the guest stays, where nobody has said it better.
+fn kept(guest: &GuestName, target: String, reason: Reason) -> Problem {
+    let again = format!("try again: `whimbrel migrate {guest} {target}`");
+    let (code, text, remedy) = match reason {
+        Reason::Cancelled => return cancelled(guest.as_str()),
+        Reason::PeerGone => (
+            TARGET_LOST,
+            format!("`{target}` stopped answering before guest `{guest}` was handed over"),
+            format!("look whether `{target}` is up (`whimbrel host list`), then {again}"),
+        ),
+        Reason::GuestEnded => (
+            GUEST_ENDED,
+            format!("guest `{guest}` ended while it was being moved"),
+            format!("see what it does now: `whimbrel show {guest}`"),
+        ),
+        Reason::Restarted => (
+            INTERRUPTED,
+            format!("a daemon was restarted while guest `{guest}` was being moved"),
+            again,
+        ),
+        Reason::PeerRefused | Reason::Stale | Reason::Busy | Reason::ClaimLost => (
+            TARGET_REFUSED,
+            format!("`{target}` would not take guest `{guest}`"),
+            format!("read why in the log of both hosts: `whimbrel log {guest}`"),
+        ),
+        Reason::Failed => {
+            (FAILED, format!("the migration of guest `{guest}` to `{target}` failed"), again)
+        }
+    };
+    Problem::new(ProblemKind::Failed, code, text, remedy)
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Watches memory travel: a helper on either side that asks engine and carrier how it goes, and
+//! tells the guest's task.
+//!
+//! An engine that sends its last pages may not answer before they have arrived, so the carrier's
+//! word decides about stalls: it always answers.
+
+use crate::guests::{GuestEvent, GuestHandle, MigrationEvent};
+use crate::migrate::STALL_MAX;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use whimbrel_api::{Kind, Problem};
+use whimbrel_engine::{EngineEvent, Instance, Migration};
+use whimbrel_handoff::effect::Event;
+use whimbrel_link::carrier::{Control, Status};
+use whimbrel_model::id::HandoffId;
+
+whimbrel_model::codes! {
+    ENGINE_FAILED = "migration/engine-failed": "The engine gave the migration up.";
+    LINK_FAILED = "migration/link-failed": "The connection that carries the memory broke.";
+    STALLED = "migration/stalled": "Nothing moved for too long while the guest stood still.";
+    CARRIER_GONE = "migration/carrier-gone": "The process that carries the memory ended.";
+}
+
+/// How often to look while memory travels.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often to look while the guest stands still, when every moment counts.
+const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(1);
+/// How long an engine may take to say how it goes before the carrier is asked alone.
+const ENGINE_ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How long a finished target may take to say so.
+const READY_MAX: Duration = Duration::from_secs(30);
+
+/// What a watcher looks at.
+pub(super) struct Watched {
+    pub(super) guest: GuestHandle,
+    pub(super) handoff: HandoffId,
+    pub(super) instance: Arc<dyn Instance>,
+    pub(super) carrier: Control,
+}
+
+/// How the engine and the carrier stand, as the task is told.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    pub(crate) migration: Migration,
+    pub(crate) carried: Status,
+}
+
+impl Watched {
+    async fn tell(&self, event: MigrationEvent) -> bool {
+        self.guest.send(GuestEvent::Migration { handoff: self.handoff, event }).await.is_ok()
+    }
+
+    async fn fail(&self, code: &str, text: String, remedy: &str) {
+        let problem = Problem::new(Kind::Failed, code, text, remedy);
+        self.tell(MigrationEvent::Failed(Box::new(problem))).await;
+    }
+
+    /// Asks the carrier, and ends the attempt where it says that nothing more will come.
+    async fn carried(&self) -> Option<Status> {
+        let status = match self.carrier.status().await {
+            Ok(status) => status,
+            Err(error) => {
+                let text = whimbrel_model::problem::chain(&error);
+                self.fail(CARRIER_GONE, text, "try again").await;
+                return None;
+            }
+        };
+        if let Some(problem) = &status.problem {
+            let remedy = "look at the network between the two hosts, then try again";
+            self.fail(LINK_FAILED, problem.clone(), remedy).await;
+            return None;
+        }
+        Some(status)
+    }
+
+    async fn migration(&self) -> Option<Migration> {
+        let asked = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.migration()).await;
+        asked.ok()?.ok()
+    }
+}
+
+/// Watches the source until its engine has finished, and then for the word of the target.
+pub(super) async fn source(watched: Watched) {
+    let mut events = watched.instance.events();
+    loop {
+        let Some(carried) = watched.carried().await else { return };
+        let migration = watched.migration().await;
+        if is_stalled(migration.as_ref(), &carried) {
+            return stalled(&watched, &carried).await;
+        }
+        match migration {
+            Some(Migration::Failed { reason }) => {
+                let text = format!("the engine gave the migration up: {reason}");
+                return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
+            }
+            Some(migration) => {
+                let is_over = matches!(migration, Migration::Completed(_));
+                let figures = Figures { migration, carried };
+                if !watched.tell(MigrationEvent::Progress(Box::new(figures))).await {
+                    return;
+                }
+                if is_over {
+                    break;
+                }
+            }
+            None => {}
+        }
+        next_look(&mut events).await;
+    }
+    // The attempt ends this helper. If it still lives then, the target has never said a word.
+    tokio::time::sleep(READY_MAX).await;
+    let text = format!("the target did not confirm within {} s", READY_MAX.as_secs());
+    watched.fail(STALLED, text, "look at the log of the target, then try again").await;
+}
+
+/// Waits for the engine to speak, but not for long.
+async fn next_look(events: &mut tokio::sync::broadcast::Receiver<EngineEvent>) {
+    let deadline = Instant::now() + LOOK_EVERY;
+    loop {
+        match tokio::time::timeout_at(deadline, events.recv()).await {
+            Ok(Ok(EngineEvent::Migration | EngineEvent::Stopped)) | Err(_) => return,
+            Ok(Ok(_)) => {}
+            // Gone or too fast: the next look tells.
+            Ok(Err(_)) => return tokio::time::sleep_until(deadline).await,
+        }
+    }
+}
+
+/// While the guest runs a slow link is only slow. While it stands still it is a stall.
+fn is_stalled(migration: Option<&Migration>, carried: &Status) -> bool {
+    let stands_still = matches!(migration, None | Some(Migration::Switching(_)));
+    stands_still && carried.idle > STALL_MAX
+}
+
+async fn stalled(watched: &Watched, carried: &Status) {
+    let text =
+        format!("nothing moved for {} s while the guest stood still", carried.idle.as_secs());
+    watched.fail(STALLED, text, "look at the network between the two hosts, then try again").await;
+}
+
+/// Watches the target until everything has arrived, complete and equal.
+pub(super) async fn target(watched: Watched) {
+    let mut events = watched.instance.events();
+    loop {
+        let Some(carried) = watched.carried().await else { return };
+        match watched.migration().await {
+            Some(Migration::Completed(_)) => break,
+            Some(Migration::Failed { reason }) => {
+                let text = format!("the engine on the target gave up: {reason}");
+                return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
+            }
+            Some(migration) => {
+                let figures = Figures { migration, carried };
+                if !watched.tell(MigrationEvent::Progress(Box::new(figures))).await {
+                    return;
+                }
+            }
+            None => {}
+        }
+        next_look(&mut events).await;
+    }
+    let deadline = Instant::now() + STALL_MAX;
+    while Instant::now() < deadline {
+        let Some(carried) = watched.carried().await else { return };
+        if carried.has_received_everything() {
+            watched.tell(MigrationEvent::Machine(Event::Complete)).await;
+            return;
+        }
+        tokio::time::sleep(LOOK_CLOSELY_EVERY).await;
+    }
+    let text = "the engine on the target has everything, and the carrying process not".to_owned();
+    watched.fail(STALLED, text, "try again").await;
+}
