@@ -2,6 +2,26 @@
 // Copyright the Whimbrel authors
 
 //! The program that stays: guests, migrations, peers, recovery, the API server.
+//!
+//! [`run`] starts it. What all tasks share is a [`daemon::Daemon`]; each guest has a task of its
+//! own in [`guests`], which alone acts on it; [`migrate`] is what such a task does to move its
+//! guest; [`peers`] and [`serve`] talk to other hosts; [`http`] and [`backend`] to people.
 
+mod backend;
+mod checks;
 pub mod console;
+mod daemon;
+mod disks;
+mod error;
+mod guests;
 pub mod http;
+mod memory;
+mod migrate;
+mod ownership;
+mod peers;
+mod peers_view;
+mod serve;
+mod start;
+mod story;
+
+pub use start::{run, stored_log};

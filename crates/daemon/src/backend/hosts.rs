@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Hosts: this one, and those paired with it.
+
+use crate::daemon::Daemon;
+use crate::http::Caller;
+use crate::story::{About, unix_ms};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use whimbrel_api::Problem;
+use whimbrel_api::event::Event;
+use whimbrel_api::guest::{GuestState, Note, NoteLevel};
+use whimbrel_api::host::{
+    EngineInfo, HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded,
+    Relocation,
+};
+use whimbrel_host::machine;
+use whimbrel_model::id::HostId;
+use whimbrel_model::units::Bytes;
+
+/// How long a peer may take to say that it is there.
+const PING_MAX: Duration = Duration::from_secs(2);
+
+pub(super) async fn info(daemon: &Arc<Daemon>) -> Result<HostInfo, Problem> {
+    let engine = daemon.engine.facts().await;
+    let memory = daemon.memory.facts();
+    let system = machine::system();
+    let cpu = machine::cpu();
+    let guests = daemon.guests.list();
+    let running = guests.iter().filter(|guest| guest.view().engine.is_some()).count();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Ok(HostInfo {
+        name: daemon.name.to_string(),
+        fingerprint: daemon.host_id().to_string(),
+        fingerprint_words: daemon.identity.words(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: system.kernel,
+        system: system.name,
+        started_at_ms: unix_ms(daemon.started_at),
+        cpu_count: cpu.count,
+        cpu_model: cpu.model,
+        cpu_time_ms: system.cpu_time_ms,
+        memory_total_bytes: memory.total.0,
+        memory_free_bytes: free(&memory),
+        host_min_memory_bytes: memory.host_min_memory.0,
+        guest_count: count(guests.len()),
+        guest_running_count: count(running),
+        engines: engine
+            .as_ref()
+            .map(|engine| EngineInfo {
+                kind: super::guests::engine_name(engine.kind).to_owned(),
+                version: engine.version.clone(),
+                accelerator: super::guests::accelerator_name(engine.accelerator).to_owned(),
+                accelerator_reason: engine.accelerator_reason.clone(),
+                machine_default: engine.machine_default.clone(),
+                cpu_model: engine.cpu_model.clone(),
+            })
+            .into_iter()
+            .collect(),
+        relocation: relocation(daemon).await,
+        state_directory: daemon.layout().root().display().to_string(),
+        config_file: daemon.config_path.display().to_string(),
+        checks: crate::checks::all(daemon, engine.as_ref()).await,
+    })
+}
+
+fn free(memory: &whimbrel_model::facts::MemoryFacts) -> u64 {
+    let kept = memory.host_min_memory.0 + memory.promised.0;
+    memory.free.0.saturating_sub(kept)
+}
+
+pub(super) async fn relocation(daemon: &Daemon) -> Relocation {
+    let config = daemon.config();
+    Relocation {
+        is_enabled: daemon.peers.is_open().await,
+        addresses: vec![config.relocation.address.to_string()],
+        port: config.relocation.port,
+        hosts_allow: config.relocation.hosts_allow.patterns().map(str::to_owned).collect(),
+    }
+}
+
+pub(super) async fn set_relocation(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    is_enabled: bool,
+) -> Result<Relocation, Problem> {
+    daemon.set_relocation(is_enabled).await?;
+    let about = About { caller: Some(caller), ..About::default() };
+    let text = if is_enabled { "relocation was enabled" } else { "relocation was disabled" };
+    daemon.story.info(&about, text);
+    Ok(relocation(&daemon).await)
+}
+
+/// Reads the configuration again and says what it changed.
+pub(crate) async fn reload(daemon: Arc<Daemon>, caller: Caller) -> Result<Reloaded, Problem> {
+    let (old, new) = (daemon.config(), Daemon::read_config(&daemon.config_path)?);
+    let mut notes = Vec::new();
+    let mut note = |level, text: &str| notes.push(Note { level, text: text.to_owned() });
+    for (is_same, what) in [
+        (old.state_dir == new.state_dir, "`state_dir`"),
+        (old.name == new.name, "`name`"),
+        (old.engine == new.engine, "`[engine]`"),
+        (old.api == new.api, "`[api]`"),
+    ] {
+        if !is_same {
+            let text = format!("{what} changed; it takes effect when the daemon is restarted");
+            note(NoteLevel::Warning, &text);
+        }
+    }
+    note(NoteLevel::Note, "relocation, limits and defaults are in force as written");
+    daemon.memory.set_kept(new.host_min_memory);
+    daemon.set_config(new);
+    daemon.open_port().await?;
+    let about = About { caller: Some(caller), ..About::default() };
+    daemon.story.info(&about, "the configuration was read again");
+    Ok(Reloaded { notes })
+}
+
+pub(super) async fn list(daemon: &Arc<Daemon>) -> Result<PeerList, Problem> {
+    let mut hosts = vec![this_host(daemon).await];
+    let peers = daemon.peers.all().into_iter().map(|host| peer(daemon, host));
+    let mut others = futures::future::join_all(peers).await;
+    others.sort_by(|a, b| a.name.cmp(&b.name));
+    hosts.extend(others);
+    Ok(PeerList { hosts })
+}
+
+async fn this_host(daemon: &Daemon) -> Peer {
+    let memory = daemon.memory.facts();
+    let config = daemon.config();
+    let running =
+        daemon.guests.list().iter().filter(|g| g.view().state != GuestState::Stopped).count();
+    Peer {
+        name: daemon.name.to_string(),
+        is_this_host: true,
+        fingerprint: daemon.host_id().to_string(),
+        fingerprint_words: daemon.identity.words(),
+        addresses: vec![format!("{}:{}", config.relocation.address, config.relocation.port)],
+        is_reachable: true,
+        problem: None,
+        is_relocation_enabled: Some(daemon.peers.is_open().await),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        engine: daemon.engine_in_words().await,
+        memory_free_bytes: Some(free(&memory)),
+        guest_running_count: u32::try_from(running).ok(),
+        round_trip_us: None,
+    }
+}
+
+async fn peer(daemon: &Daemon, host: HostId) -> Peer {
+    let began = Instant::now();
+    let asking = async {
+        let connection = daemon.peers.connect(host).await?;
+        connection.ping().await.map_err(|error| error.problem())
+    };
+    let answer = match tokio::time::timeout(PING_MAX, asking).await {
+        Ok(Ok(status)) => Ok(status),
+        Ok(Err(problem)) => Err(problem.text),
+        Err(_) => Err(format!("it did not answer within {} s", PING_MAX.as_secs())),
+    };
+    let took = u64::try_from(began.elapsed().as_micros()).ok();
+    let status = answer.as_ref().ok();
+    Peer {
+        name: daemon.peers.name_of(host).to_string(),
+        is_this_host: false,
+        fingerprint: host.to_string(),
+        fingerprint_words: whimbrel_link::words::of_host(host),
+        addresses: daemon.peers.addresses(host).iter().map(ToString::to_string).collect(),
+        is_reachable: status.is_some(),
+        problem: answer.as_ref().err().cloned(),
+        // It answers only while it lets guests in.
+        is_relocation_enabled: status.map(|_| true),
+        version: status.map(|status| status.software.clone()),
+        engine: status.map(|status| status.engine.clone()),
+        memory_free_bytes: status.map(|status| status.memory_free.0),
+        guest_running_count: status.map(|status| status.guest_count),
+        round_trip_us: status.and(took),
+    }
+}
+
+pub(super) async fn invite(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    request: InviteRequest,
+) -> Result<Invitation, Problem> {
+    let opened = daemon.peers.invite(&request.addresses).await?;
+    let about = About { caller: Some(caller), ..About::default() };
+    daemon.story.info(&about, "an invitation was opened");
+    Ok(Invitation {
+        token: opened.token,
+        expires_at_ms: unix_ms(opened.expires_at),
+        addresses: opened.addresses.iter().map(ToString::to_string).collect(),
+        fingerprint_words: daemon.identity.words(),
+    })
+}
+
+pub(super) async fn close_invitation(daemon: Arc<Daemon>) -> Result<(), Problem> {
+    daemon.peers.close_invitation().await
+}
+
+pub(super) async fn join(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    request: JoinRequest,
+) -> Result<Peer, Problem> {
+    let host = daemon.peers.join(&request.token).await?;
+    let peer = peer(&daemon, host).await;
+    let about = About { caller: Some(caller), ..About::default() };
+    daemon.story.info(&about, format!("paired with `{}` ({})", peer.name, peer.fingerprint_words));
+    daemon.story.send(Event::Paired(peer.clone()));
+    Ok(peer)
+}
+
+pub(super) async fn forget(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    host: String,
+) -> Result<(), Problem> {
+    let target = daemon.peers.find(&host).ok_or_else(|| Problem::host_not_found(&host))?;
+    daemon.peers.forget(target.host).await?;
+    let about = About { caller: Some(caller), ..About::default() };
+    daemon.story.info(&about, format!("`{host}` was forgotten"));
+    Ok(())
+}
+
+/// Room for a guest, for people.
+pub(crate) fn room(memory: &whimbrel_model::facts::MemoryFacts) -> Bytes {
+    Bytes(free(memory))
+}

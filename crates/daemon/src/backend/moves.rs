@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Moving guests: planned, begun, cancelled, reported, recovered.
+
+use crate::daemon::Daemon;
+use crate::guests::GuestError;
+use crate::guests::{Order, Statement};
+use crate::http::Caller;
+use crate::migrate::{self, MoveOrder, Target};
+use std::sync::Arc;
+use std::time::Duration;
+use whimbrel_api::Problem;
+use whimbrel_api::guest::GuestRef;
+use whimbrel_api::migration::{
+    MigrateRequest, Migration, MigrationList, Outcome, Phase, Report, ReportList,
+};
+use whimbrel_api::plan::{Plan, PlanRequest};
+use whimbrel_api::recover::{Choice, HostKnowledge, RecoverRequest, Recovered, Recovery};
+use whimbrel_host::store::ReportRow;
+use whimbrel_link::wire::WhoOwns;
+use whimbrel_model::id::{GuestId, HandoffId};
+use whimbrel_model::units::Bytes;
+
+whimbrel_model::codes! {
+    NO_REPORT = "migration/no-report": "No migration of this guest, or none with this id, is remembered here.";
+    CARRIER_UNKNOWN = "migration/carrier-unknown": "There is no carrier of this name.";
+    NOTHING_TO_RECOVER = "recover/nothing-to-do": "The guest is not in doubt, or the statement changes nothing.";
+}
+
+pub(super) async fn plan(
+    daemon: &Arc<Daemon>,
+    guest: &GuestRef,
+    request: &PlanRequest,
+) -> Result<Plan, Problem> {
+    let view = daemon.guests.find(guest)?.view();
+    let target = target(daemon, &request.target)?;
+    let planned = migrate::make_plan(daemon, &view, &target, request.is_stop_and_copy).await?;
+    Ok(Plan {
+        guest: guest_name(&view),
+        source: daemon.name.to_string(),
+        target: target.name.to_string(),
+        findings: planned.plan.findings.iter().map(migrate::finding).collect(),
+        forecast: planned.plan.forecast.as_ref().map(migrate::forecast),
+        carrier: Some(planned.carrier_reason()),
+    })
+}
+
+fn guest_name(view: &crate::guests::GuestView) -> String {
+    view.papers.as_ref().map(|papers| papers.guest.name.to_string()).unwrap_or_default()
+}
+
+fn target(daemon: &Daemon, name: &str) -> Result<Target, Problem> {
+    daemon.peers.find(name).ok_or_else(|| Problem::host_not_found(name))
+}
+
+pub(super) async fn migrate(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    guest: GuestRef,
+    request: MigrateRequest,
+) -> Result<Migration, Problem> {
+    let handle = daemon.guests.find(&guest)?;
+    if let Some(carrier) = request.carrier.as_deref().filter(|name| *name != "tunnel") {
+        return Err(Problem::new(
+            whimbrel_api::Kind::Usage,
+            CARRIER_UNKNOWN,
+            format!("there is no carrier `{carrier}`; this release has `tunnel`"),
+            "leave `--carrier` out",
+        ));
+    }
+    let config = daemon.config();
+    let order = MoveOrder {
+        caller,
+        handoff: HandoffId(uuid::Uuid::new_v4()),
+        target: target(&daemon, &request.target)?,
+        is_stop_and_copy: request.is_stop_and_copy,
+        bandwidth: request.bandwidth_bytes_per_second.map(Bytes).or(config.relocation.bandwidth),
+        pause_max: request.pause_ms_max.map_or(config.bargain.pause_max, Duration::from_millis),
+        channels: request.channels,
+    };
+    let handoff = order.handoff;
+    handle.order(Order::Migrate(Box::new(order))).await?;
+    one(&daemon, &handoff.to_string()).await
+}
+
+pub(super) async fn cancel(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    guest: GuestRef,
+) -> Result<Migration, Problem> {
+    let handle = daemon.guests.find(&guest)?;
+    let moving = handle.view().moving.clone();
+    let moving = moving.ok_or_else(|| GuestError::NotMoving { guest: guest.to_string() })?;
+    handle.order(Order::Cancel { caller }).await?;
+    one(&daemon, &moving.migration.id).await
+}
+
+pub(super) fn current(daemon: &Daemon) -> MigrationList {
+    let guests = daemon.guests.list().into_iter();
+    let mut migrations: Vec<_> = guests
+        .filter_map(|guest| guest.view().moving.as_ref().map(|m| (*m.migration).clone()))
+        .collect();
+    migrations.sort_by_key(|migration| migration.started_at_ms);
+    MigrationList { migrations }
+}
+
+/// Returns a migration: one that goes on, or one of the past as its report tells it.
+pub(super) async fn one(daemon: &Daemon, id: &str) -> Result<Migration, Problem> {
+    if let Some(found) = current(daemon).migrations.into_iter().find(|m| m.id == id) {
+        return Ok(found);
+    }
+    let missing = || no_report(&format!("there is no migration `{id}` here"));
+    let handoff: HandoffId = id.parse().map_err(|_| missing())?;
+    let row = daemon.store.call(move |tables| tables.report(handoff)).await;
+    let row = row.map_err(|error| Problem::of(&error))?.ok_or_else(missing)?;
+    Ok(ended(read(&row)?))
+}
+
+/// A migration of the past, as its report tells it.
+fn ended(report: Report) -> Migration {
+    Migration {
+        id: report.migration.clone(),
+        guest: report.guest.clone(),
+        guest_uuid: report.guest_uuid.clone(),
+        source: report.source.clone(),
+        target: report.target.clone(),
+        mode: report.mode,
+        phase: Phase::Ended,
+        started_at_ms: report.started_at_ms,
+        elapsed_ms: report.total_ms,
+        phases: report.phases.clone(),
+        findings: Vec::new(),
+        checks_passed: 0,
+        forecast: report.forecast.clone(),
+        progress: None,
+        outcome: Some(Outcome { result: report.result, problem: report.problem.clone(), report }),
+    }
+}
+
+fn read(row: &ReportRow) -> Result<Report, Problem> {
+    serde_json::from_str(&row.report).map_err(|error| {
+        no_report(&format!("the report of migration {} cannot be read: {error}", row.handoff))
+    })
+}
+
+fn no_report(text: &str) -> Problem {
+    Problem::new(
+        whimbrel_api::Kind::Refused,
+        NO_REPORT,
+        text,
+        "see the migrations that are remembered with `whimbrel log`",
+    )
+}
+
+/// Finds the guest a report is wanted about, also one that has left.
+async fn guest_of_reports(daemon: &Daemon, guest: &GuestRef) -> Result<GuestId, Problem> {
+    if let Ok(handle) = daemon.guests.find(guest) {
+        return Ok(handle.id);
+    }
+    if let GuestRef::Uuid(id) = guest {
+        return Ok(*id);
+    }
+    super::events::guest_in_log(daemon, &guest.to_string()).await
+}
+
+pub(super) async fn report(daemon: &Daemon, guest: &GuestRef) -> Result<Report, Problem> {
+    let newest = reports(daemon, Some(guest), 1).await?.reports.into_iter().next();
+    newest.ok_or_else(|| no_report(&format!("guest `{guest}` was never moved from or to here")))
+}
+
+pub(super) async fn reports(
+    daemon: &Daemon,
+    guest: Option<&GuestRef>,
+    limit: u32,
+) -> Result<ReportList, Problem> {
+    let id = match guest {
+        Some(guest) => Some(guest_of_reports(daemon, guest).await?),
+        None => None,
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let rows = daemon.store.call(move |tables| tables.reports(id, limit)).await;
+    let rows = rows.map_err(|error| Problem::of(&error))?;
+    Ok(ReportList { reports: rows.iter().map(read).collect::<Result<_, _>>()? })
+}
+
+/// What each host knows about a guest. Changes nothing.
+pub(super) async fn recovery(daemon: &Arc<Daemon>, guest: &GuestRef) -> Result<Recovery, Problem> {
+    let handle = daemon.guests.find(guest)?;
+    let view = handle.view();
+    let is_in_doubt = view.state == whimbrel_api::guest::GuestState::InDoubt;
+    let mut hosts = vec![HostKnowledge {
+        host: daemon.name.to_string(),
+        is_reachable: true,
+        text: view.remark.clone().unwrap_or_else(|| format!("the guest is {} here", view.state)),
+    }];
+    let mut choices = Vec::new();
+    let name = guest_name(&view);
+    for peer in daemon.peers.all() {
+        let host = daemon.peers.name_of(peer).to_string();
+        let answer = match daemon.peers.connect(peer).await {
+            Ok(connection) => {
+                let asked = connection.who_owns(WhoOwns { guest: handle.id, handoff: None }).await;
+                asked.map_err(|error| error.problem().text)
+            }
+            Err(problem) => Err(problem.text),
+        };
+        let (is_reachable, text) = match answer {
+            Ok(answer) => (true, crate::peers_view::say(daemon, answer)),
+            Err(reason) => {
+                choices.push(Choice {
+                    command: format!("whimbrel recover {name} --is-off {host}"),
+                    consequence: format!(
+                        "this host takes the guest and starts it from its disks; if `{host}` \
+                         still runs it, its disks will be corrupted"
+                    ),
+                });
+                (false, reason)
+            }
+        };
+        hosts.push(HostKnowledge { host, is_reachable, text });
+    }
+    let text = if is_in_doubt {
+        let why = view.remark.clone().unwrap_or_default();
+        format!("it is not known who owns guest `{name}`: {why}")
+    } else {
+        format!("guest `{name}` is not in doubt: it is {} on `{}`", view.state, daemon.name)
+    };
+    Ok(Recovery {
+        guest: name,
+        guest_uuid: handle.id.to_string(),
+        is_in_doubt,
+        text,
+        hosts,
+        choices,
+    })
+}
+
+pub(super) async fn recover(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    guest: GuestRef,
+    request: RecoverRequest,
+) -> Result<Recovered, Problem> {
+    let handle = daemon.guests.find(&guest)?;
+    let Some(off) = request.is_off else {
+        return Err(Problem::new(
+            whimbrel_api::Kind::Refused,
+            NOTHING_TO_RECOVER,
+            "nothing was stated that is not known already",
+            format!("see what could be said with `whimbrel recover {guest}`"),
+        ));
+    };
+    let host = target(&daemon, &off)?.host;
+    handle.order(Order::Recover { caller, statement: Statement::IsOff { host } }).await?;
+    let guest = handle.view().summary(&daemon.name).await;
+    let text =
+        format!("the guest was started on `{}`, on the word that `{off}` is off", daemon.name);
+    Ok(Recovered { text, guest })
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! What paired hosts may ask of this one.
+//!
+//! Only an authenticated stream gets here. A peer may ask about guests it is concerned with, offer
+//! one, and talk about a handoff it is part of; everything it sends has passed the limits of the
+//! wire types, and nothing it says changes who owns a guest except through the machine.
+
+use crate::backend;
+use crate::daemon::Daemon;
+use crate::guests::{GuestEvent, GuestTask};
+use crate::http::Caller;
+use crate::migrate::{Incoming, Wire, answer_facts};
+use crate::ownership::Ownership;
+use crate::story::{About, from_unix_ms};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use whimbrel_api::Problem;
+use whimbrel_api::console::ConsoleQuery;
+use whimbrel_handoff::ownership::{Answer, EngineView};
+use whimbrel_host::store::EventFilter;
+use whimbrel_link::carrier::Control;
+use whimbrel_link::conn::{FrameError, Incoming as Asked, Responder};
+use whimbrel_link::listener::{Arrival, CarryArrival, PairArrival};
+use whimbrel_link::wire::{self, Hello, Opening, PeerStatus, Request};
+use whimbrel_model::id::{GuestId, HandoffId};
+
+/// Serves whoever gets in through the port, for ever.
+pub(crate) async fn serve(daemon: Arc<Daemon>, mut arrivals: mpsc::Receiver<Arrival>) {
+    while let Some(arrival) = arrivals.recv().await {
+        let daemon = daemon.clone();
+        tokio::spawn(async move {
+            match arrival {
+                Arrival::Carry(arrival) => adopt(&daemon, arrival).await,
+                Arrival::Pair(arrival) => pair(&daemon, arrival).await,
+                Arrival::Peer(stream) => {
+                    let hello = Hello::ours(daemon.name.clone());
+                    // What was not understood has been told to the peer, which has the problem.
+                    match Asked::receive(stream, &hello).await {
+                        Ok(asked) => answer(&daemon, asked).await,
+                        Err(error) => tracing::warn!(%error, "a peer was not understood"),
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Hands a channel to the process that carries its handoff. There is none: the channel closes.
+async fn adopt(daemon: &Daemon, arrival: CarryArrival) {
+    let carrier = Control::new(&daemon.layout().carry(arrival.handoff));
+    if let Err(error) = carrier.adopt(arrival.stream).await {
+        tracing::warn!(from = %arrival.from, handoff = %arrival.handoff, %error, "nobody carries this");
+    }
+}
+
+async fn pair(daemon: &Daemon, arrival: PairArrival) {
+    let about = About::default();
+    let from = arrival.from;
+    match daemon.peers.pair(arrival).await {
+        Ok(Some(paired)) => {
+            let name = paired.introduction.name;
+            daemon.story.info(&about, format!("paired with `{name}` ({})", paired.words));
+        }
+        Ok(None) => daemon.story.warn(&about, format!("{from} wanted to pair and was refused")),
+        Err(error) => {
+            daemon.story.warn(&about, format!("{from} wanted to pair: {error}"));
+        }
+    }
+}
+
+async fn answer(daemon: &Arc<Daemon>, asked: Asked) {
+    let Asked { request, responder, .. } = asked;
+    let (peer, what) = (responder.name().clone(), name(&request));
+    let answered = match request {
+        Request::Ping => responder.status(status(daemon).await).await,
+        Request::Facts(query) => {
+            let asker = (responder.name(), responder.address().ip());
+            match answer_facts(daemon, asker, query).await {
+                Ok(json) => responder.document(json).await,
+                Err(problem) => responder.problem(&problem.into()).await,
+            }
+        }
+        Request::WhoOwns(query) => responder.owner(who_owns(daemon, query.guest)).await,
+        Request::Handoff(opening) => handoff(daemon, opening, responder).await,
+        Request::Log(query) => log(daemon, query, responder).await,
+        Request::Guests => {
+            let json = serde_json::to_vec(&backend::own_guests(daemon).await);
+            responder.document(json.expect("guests are JSON")).await
+        }
+        Request::Console(query) => console(daemon, query, responder).await,
+        Request::Unpair => match daemon.peers.unpaired_by(responder.peer()).await {
+            Ok(()) => responder.done().await,
+            Err(problem) => responder.problem(&problem.into()).await,
+        },
+    };
+    if let Err(error) = answered {
+        tracing::info!(%peer, what, %error, "a peer went away before it had its answer");
+    }
+}
+
+fn name(request: &Request) -> &'static str {
+    match request {
+        Request::Ping => "ping",
+        Request::Facts(_) => "facts",
+        Request::WhoOwns(_) => "who owns",
+        Request::Handoff(_) => "handoff",
+        Request::Log(_) => "log",
+        Request::Guests => "guests",
+        Request::Console(_) => "console",
+        Request::Unpair => "unpair",
+    }
+}
+
+async fn status(daemon: &Daemon) -> PeerStatus {
+    let memory = daemon.memory.facts();
+    let guests = daemon.guests.list();
+    let running = guests.iter().filter(|guest| guest.view().engine.is_some()).count();
+    PeerStatus {
+        software: Hello::ours(daemon.name.clone()).software,
+        engine: daemon.engine_in_words().await.unwrap_or_else(|| "none".to_owned()),
+        memory_free: backend::room(&memory),
+        memory_total: memory.total,
+        guest_count: u32::try_from(running).unwrap_or(u32::MAX),
+    }
+}
+
+/// Answers from what the guest's task last said, or, where there is none, from nothing.
+fn who_owns(daemon: &Daemon, guest: GuestId) -> Answer {
+    daemon.guests.get(guest).map_or(Answer::NoRecord, |guest| guest.view().ownership)
+}
+
+/// Begins the conversation about a handoff, or takes it up again.
+async fn handoff(
+    daemon: &Arc<Daemon>,
+    opening: Opening,
+    responder: Responder,
+) -> Result<(), FrameError> {
+    let peer = responder.peer();
+    let (handle, ends) = daemon.guests.enter(opening.guest);
+    if let Some(ends) = ends {
+        let (ownership, effects) = Ownership::open(daemon, opening.guest, EngineView::Gone);
+        let task = GuestTask::new(daemon.clone(), handle.clone(), ends, None, ownership);
+        tokio::spawn(task.begin(effects));
+    }
+    let stream = responder.handoff().await?;
+    let wire = Wire::begin(handle.clone(), peer, stream);
+    let event = match opening.offer {
+        Some(offer) => {
+            let handoff: HandoffId = opening.handoff;
+            GuestEvent::Incoming(Box::new(Incoming { handoff, offer, wire }))
+        }
+        None => GuestEvent::Wire(wire),
+    };
+    // A task that has just ended took the conversation with it; the peer dials again.
+    let _ = handle.send(event).await;
+    Ok(())
+}
+
+async fn log(
+    daemon: &Arc<Daemon>,
+    query: wire::LogQuery,
+    responder: Responder,
+) -> Result<(), FrameError> {
+    let filter = EventFilter {
+        guest: query.guest,
+        since: (query.since_ms > 0).then(|| from_unix_ms(query.since_ms)),
+        ..EventFilter::default()
+    };
+    match daemon.story.read(filter).await {
+        Ok(found) => {
+            let mut lines = responder.lines();
+            for line in found {
+                lines.send(serde_json::to_vec(&line).expect("a line is JSON")).await?;
+            }
+            lines.end().await
+        }
+        Err(error) => responder.problem(&whimbrel_model::problem::Problem::from(&error)).await,
+    }
+}
+
+async fn console(
+    daemon: &Arc<Daemon>,
+    query: wire::ConsoleQuery,
+    responder: Responder,
+) -> Result<(), FrameError> {
+    let hub = daemon.guests.get(query.guest).and_then(|guest| guest.view().console.clone());
+    let Some(hub) = hub else {
+        let problem = Problem::guest_not_found(&query.guest.to_string());
+        return responder.problem(&problem.into()).await;
+    };
+    // A peer's daemon speaks for its own users; it is named by the host in the log there.
+    let caller = Caller { uid: 0 };
+    let wanted = ConsoleQuery {
+        read_only: query.is_read_only,
+        force: query.takes_over,
+        follows: query.scrollback_bytes == Some(0),
+        scrollback_bytes: query.scrollback_bytes,
+    };
+    let opened = match hub.open(caller, wanted) {
+        Ok(opened) => opened,
+        Err(problem) => return responder.problem(&problem.into()).await,
+    };
+    let mut opened = opened;
+    let mut stream = responder.console().await?;
+    // Whichever side ends first ends the other.
+    let _ = tokio::io::copy_bidirectional(&mut opened, &mut stream).await;
+    Ok(())
+}

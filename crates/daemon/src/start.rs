@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! From nothing to a daemon that serves, and back. Guests are not touched by either.
+
+use crate::backend::Front;
+use crate::daemon::Daemon;
+use crate::error::StartError;
+use crate::guests::{GuestTask, Held, Order, Papers};
+use crate::http::{self, Caller, Socket};
+use crate::ownership::Ownership;
+use crate::serve;
+use crate::story::{About, from_unix_ms, line};
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use whimbrel_api::Problem;
+use whimbrel_api::log::{LogLine, LogPage, LogQuery};
+use whimbrel_handoff::ownership::{EngineView, State};
+use whimbrel_host::dirs::Layout;
+use whimbrel_host::store::{EventFilter, GuestRow, Tables};
+use whimbrel_model::config::PATH_DEFAULT;
+use whimbrel_model::id::GuestId;
+
+/// The setting that remembers in which boot of the host guests were last started.
+const BOOT_SETTING: &str = "boot";
+
+/// Runs the daemon until it is told to end. Guests go on.
+pub fn run(config: Option<&Path>) -> Result<(), Problem> {
+    let config = config.unwrap_or(Path::new(PATH_DEFAULT));
+    let levels = tracing_subscriber::EnvFilter::try_from_env("WHIMBREL_LOG");
+    tracing_subscriber::fmt()
+        .with_env_filter(levels.unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| Problem::of(&StartError::Runtime { source }))?;
+    runtime.block_on(live(config))
+}
+
+/// Reads the log of a daemon that does not run.
+pub fn stored_log(state_directory: &Path, query: &LogQuery) -> Result<LogPage, Problem> {
+    let path = Layout::new(state_directory).store();
+    let tables = Tables::open_read_only(&path).map_err(|error| Problem::of(&error))?;
+    let filter = EventFilter {
+        since: query.since_at_ms.map(from_unix_ms),
+        limit: query.limit.and_then(|limit| usize::try_from(limit).ok()),
+        ..EventFilter::default()
+    };
+    let rows = tables.events(&filter).map_err(|error| Problem::of(&error))?;
+    let lines = rows.iter().map(line);
+    let is_wanted = |found: &LogLine| query.guest.is_none() || found.guest == query.guest;
+    Ok(LogPage { lines: lines.filter(is_wanted).collect(), hosts_silent: Vec::new() })
+}
+
+async fn live(config: &Path) -> Result<(), Problem> {
+    let (daemon, arrivals) = Daemon::start(config).await?;
+    let daemon = Arc::new(daemon);
+    daemon.set_new_boot(note_boot(&daemon).await?);
+    take_up_guests(&daemon).await?;
+    daemon.open_port().await?;
+    tokio::spawn(serve::serve(daemon.clone(), arrivals));
+    let path = daemon.api_socket();
+    let group = daemon.config().api.group.clone();
+    let socket = Socket::bind(&path, Some(&group)).map_err(|error| Problem::of(&error))?;
+    daemon.story.info(&About::default(), "the daemon has started");
+    notify("READY=1");
+    let front = Arc::new(Front(daemon.clone()));
+    http::serve(socket, front, told_to_end(daemon.clone())).await;
+    daemon.story.info(&About::default(), "the daemon ends; guests go on");
+    Ok(())
+}
+
+/// Returns when the daemon is told to end. Reads the configuration again whenever it is told to.
+async fn told_to_end(daemon: Arc<Daemon>) {
+    let signals = (SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt());
+    let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(signals.0), signal(signals.1), signal(signals.2))
+    else {
+        tracing::error!("signals cannot be heard, so only a kill ends the daemon");
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&daemon).await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    notify("STOPPING=1");
+}
+
+async fn reload(daemon: &Arc<Daemon>) {
+    let root = Caller { uid: 0 };
+    match crate::backend::reload(daemon.clone(), root).await {
+        Ok(_) => {}
+        Err(problem) => daemon.story.problem(&About::default(), &problem.into()),
+    }
+}
+
+/// Tells the init system, if it listens.
+fn notify(text: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        match path.to_str().and_then(|path| path.strip_prefix('@')) {
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                socket.send_to_addr(text.as_bytes(), &address)
+            }
+            None => socket.send_to(text.as_bytes(), &path),
+        }
+    });
+    if let Err(error) = sent {
+        tracing::warn!(%error, "the init system could not be told");
+    }
+}
+
+/// Returns whether the host was booted since guests were last started by a daemon.
+async fn note_boot(daemon: &Daemon) -> Result<bool, Problem> {
+    let boot = uuid::Uuid::from_bytes(daemon.boot().0).to_string();
+    let now = boot.clone();
+    let noted = daemon.store.call(move |tables| {
+        let before = tables.setting(BOOT_SETTING)?;
+        tables.put_setting(BOOT_SETTING, &now)?;
+        Ok(before)
+    });
+    let before = noted.await.map_err(|error| Problem::of(&error))?;
+    Ok(before.as_ref() != Some(&boot))
+}
+
+/// Gives every guest that this host knows or remembers its task, and its engine back.
+async fn take_up_guests(daemon: &Arc<Daemon>) -> Result<(), Problem> {
+    let rows = daemon.store.call(|tables| tables.guests()).await;
+    let rows = rows.map_err(|error| Problem::of(&error))?;
+    let mut known: BTreeMap<GuestId, Option<GuestRow>> =
+        rows.into_iter().map(|row| (row.guest, Some(row))).collect();
+    for id in daemon.layout().guest_ids().map_err(|error| Problem::of(&error))? {
+        known.entry(id).or_default();
+    }
+    let taking = known.into_iter().map(|(id, row)| take_up(daemon.clone(), id, row));
+    let taken = futures::future::join_all(taking).await;
+    for handle in taken.into_iter().flatten() {
+        let view = handle.view();
+        let wanted = view.papers.as_ref().is_some_and(|papers| papers.guest.autostart);
+        if daemon.is_new_boot() && wanted && view.engine.is_none() {
+            let daemon = daemon.clone();
+            tokio::spawn(async move {
+                let caller = Caller { uid: 0 };
+                if let Err(problem) = handle.order(Order::Start { caller }).await {
+                    let papers = handle.view().papers.clone();
+                    let guest = papers.map(|papers| (papers.id, papers.guest.name.clone()));
+                    let about = About { guest, ..About::default() };
+                    daemon.story.problem(&about, &problem.into());
+                }
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn take_up(
+    daemon: Arc<Daemon>,
+    id: GuestId,
+    row: Option<GuestRow>,
+) -> Option<crate::guests::GuestHandle> {
+    let papers = match row.as_ref().map(Papers::from_row) {
+        Some(Ok(papers)) => Some(papers),
+        Some(Err(problem)) => {
+            daemon.story.problem(&About::default(), &problem.into());
+            return None;
+        }
+        None => None,
+    };
+    let run = daemon.layout().guest(id).run();
+    let found = match daemon.engine.attach(id, &run).await {
+        Ok(found) => found,
+        Err(error) => {
+            daemon.story.problem(&About::default(), &Problem::of(&error).into());
+            None
+        }
+    };
+    let engine = match &found {
+        None => EngineView::Gone,
+        Some(instance) if instance.has_run() => EngineView::HasRun,
+        Some(_) => EngineView::NeverRan,
+    };
+    let (ownership, effects) = Ownership::open(&daemon, id, engine);
+    let is_elsewhere = matches!(ownership.machine().state, State::Elsewhere { .. });
+    let (handle, ends) = daemon.guests.enter(id);
+    let mut task = GuestTask::new(daemon, handle.clone(), ends?, papers, ownership);
+    if let Some(instance) = found {
+        task.engine = Some(Held::found(&task, instance).await);
+    }
+    if is_elsewhere {
+        task.forget_papers().await;
+    }
+    tokio::spawn(task.begin(effects));
+    Some(handle)
+}
