@@ -22,9 +22,12 @@ impl Setting {
         Ok(Setting { target: target.to_owned() })
     }
 
-    /// The program under test.
+    /// The program under test: the one just built, or another build named by `E2E_PROGRAM`.
     pub fn program(&self) -> Result<PathBuf> {
-        let program = std::env::current_exe()?.with_file_name("whimbrel");
+        let program = match std::env::var_os("E2E_PROGRAM") {
+            Some(other) => PathBuf::from(other),
+            None => std::env::current_exe()?.with_file_name("whimbrel"),
+        };
         ensure!(program.exists(), "{} is missing: `./x e2e` builds it", program.display());
         Ok(program)
     }
