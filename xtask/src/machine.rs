@@ -22,7 +22,6 @@ const NEEDS: &[Need] = &[
     Need { program: "qemu-img", package: "qemu-utils", why: "makes disk images" },
     Need { program: "ip", package: "iproute2", why: "makes the two hosts' networks" },
     Need { program: "nft", package: "nftables", why: "blocks a port, as a firewall would" },
-    Need { program: "useradd", package: "passwd", why: "adds the engines' user to the two hosts" },
 ];
 
 /// Packages that come from one source and must have one version.

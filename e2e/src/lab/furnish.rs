@@ -4,15 +4,15 @@
 //! Furnishes a host from inside its namespaces: its own directories, devices and users.
 
 use super::{ENGINE_UID, SHARED};
-use crate::command::run;
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 /// Directories of the machine that each host may change in its own copy.
 const PRIVATE: [&str; 3] = ["/etc", "/srv", "/var/lib"];
+
+const ENGINE_USER: &str = "whimbrel";
 
 /// How a host sees the shared directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,22 +79,25 @@ pub(super) fn bind(from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("failed to show {} at {}", from.display(), to.display()))
 }
 
-/// Adds the user that engines run as, in this host's own copy of the user list.
+/// Writes the user that engines run as into this host's own copy of the user list. Done by hand:
+/// the tools refuse to change a user of that name while the machine below runs anything as it.
 fn add_engine_user() -> Result<()> {
-    let users = fs::read_to_string("/etc/passwd")?;
-    if users.lines().any(|line| line.starts_with("whimbrel:")) {
-        run(Command::new("userdel").arg("whimbrel"))?;
+    let user = format!("{ENGINE_USER}:x:{ENGINE_UID}:{ENGINE_UID}::/nonexistent:/usr/sbin/nologin");
+    let group = format!("{ENGINE_USER}:x:{ENGINE_UID}:");
+    for (path, entry) in [("/etc/passwd", user), ("/etc/group", group)] {
+        let list = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+        let is_other = |line: &&str| line.split(':').next() != Some(ENGINE_USER);
+        let mut lines: Vec<_> = list.lines().filter(is_other).map(str::to_owned).collect();
+        // QEMU reaches /dev/kvm through this group, where there is one.
+        for kvm in lines.iter_mut().filter(|line| path == "/etc/group" && line.starts_with("kvm:"))
+        {
+            let comma = if kvm.ends_with(':') { "" } else { "," };
+            kvm.push_str(&format!("{comma}{ENGINE_USER}"));
+        }
+        lines.push(entry);
+        fs::write(path, lines.join("\n") + "\n")?;
     }
-    let id = ENGINE_UID.to_string();
-    run(Command::new("groupadd").args(["--system", "--gid", &id, "whimbrel"]))?;
-    let mut add = Command::new("useradd");
-    add.args(["--system", "--no-create-home", "--home-dir", "/nonexistent"]);
-    add.args(["--shell", "/usr/sbin/nologin", "--uid", &id, "--gid", &id]);
-    // QEMU reaches /dev/kvm through this group, where there is one.
-    if fs::read_to_string("/etc/group")?.lines().any(|line| line.starts_with("kvm:")) {
-        add.args(["--groups", "kvm"]);
-    }
-    run(add.arg("whimbrel"))
+    Ok(())
 }
 
 pub(super) fn see_shared(how: Share, shared: &Path) -> Result<()> {
