@@ -4,9 +4,9 @@
 //! The process that holds the sockets of one migration, on either host.
 //!
 //! ```text
-//!   source engine -- unix --> carrier ===== TLS, one connection a channel ====> carrier -- unix --> target engine
-//!                              |  carry.sock                                      |  carry.sock
-//!                            daemon                                             daemon (adopts TCP connections)
+//!   engine -- unix -- carrier ===== TLS, one connection a channel ===== carrier -- unix -- engine
+//!                        | carry.sock                                | carry.sock
+//!                     daemon                                    daemon: hands connections over
 //! ```
 //!
 //! It is a program of its own (`whimbrel carry DIR`) in a session of its own, so that a daemon may

@@ -6,7 +6,7 @@
 //! ```text
 //!   accept -> a place (global, per address) -> peek at the ClientHello -> by its ALPN:
 //!      whimbrel-peer/1    handshake with pinned hosts -> Arrival::Peer
-//!      whimbrel-carry/1   handed over untouched, by the handoff in its server name -> Arrival::Carry
+//!      whimbrel-carry/1   handed over untouched, by its server name -> Arrival::Carry
 //!      whimbrel-pair/1    only while an invitation is open -> Arrival::Pair
 //!      anything else      refused
 //! ```

@@ -58,9 +58,16 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
-    #[error("the carrying process in `{}` did not answer within {} s", .directory.display(), ANSWER_MAX.as_secs())]
+    #[error(
+        "the carrying process in `{}` did not answer within {} s",
+        .directory.display(),
+        ANSWER_MAX.as_secs()
+    )]
     Silent { directory: PathBuf },
-    #[error("the carrying process in `{}` said something that makes no sense", .directory.display())]
+    #[error(
+        "the carrying process in `{}` said something that makes no sense",
+        .directory.display()
+    )]
     Nonsense {
         directory: PathBuf,
         #[source]

@@ -37,7 +37,8 @@ pub enum ConnectError {
     #[error("at {address} answers another host than `{host}`: its fingerprint is {found}")]
     AnotherHost { host: HostName, address: SocketAddr, found: HostId },
     #[error(
-        "`{host}` does not let this host in: it has forgotten it, or its `hosts_allow` does not list it"
+        "`{host}` does not let this host in: it has forgotten it, or its `hosts_allow` does not \
+         list it"
     )]
     NotAllowed { host: HostName },
     #[error("`{host}` closed the connection during the handshake")]
@@ -47,7 +48,8 @@ pub enum ConnectError {
         source: HandshakeError,
     },
     #[error(
-        "`{host}` speaks versions {min} to {max} of the peer protocol ({software}), and this host others"
+        "`{host}` speaks versions {min} to {max} of the peer protocol ({software}), and this host \
+         others"
     )]
     Version { host: HostName, min: u32, max: u32, software: String },
     #[error("the connection to `{host}` failed")]

@@ -25,7 +25,8 @@ pub enum Refusal {
     #[error("it does not speak TLS")]
     NotTls,
     #[error(
-        "its hello has {length} bytes in its first record; at most {CLIENT_HELLO_BYTES_MAX} in one record are read"
+        "its hello has {length} bytes in its first record; at most {CLIENT_HELLO_BYTES_MAX} in one \
+         record are read"
     )]
     HelloLength { length: usize },
     #[error("its hello is malformed")]

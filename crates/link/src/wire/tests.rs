@@ -115,10 +115,13 @@ fn responses_have_these_bytes() {
     check(&Response::Line(b"{}".to_vec()), "32040a027b7d");
 }
 
+fn say(body: Body) -> HandoffFrame {
+    let (guest, handoff, _) = ids();
+    HandoffFrame::Message(Message { guest, handoff, epoch: Epoch(7), body })
+}
+
 #[test]
-fn handoff_messages_have_these_bytes() {
-    let (guest, handoff, host) = ids();
-    let say = |body| HandoffFrame::Message(Message { guest, handoff, epoch: Epoch(7), body });
+fn messages_of_a_source_have_these_bytes() {
     let offer = |kind| say(Body::Offer { owned: Epoch(6), kind });
     check(
         &offer(HandoffKind::PreCopy),
@@ -155,6 +158,11 @@ fn handoff_messages_have_these_bytes() {
         "1a280a10000000000000000000000000000000aa121000000000000000000000\
              0000000000bb18076200",
     );
+}
+
+#[test]
+fn messages_of_a_target_have_these_bytes() {
+    let (_, _, host) = ids();
     check(
         &say(Body::Accepted),
         "1a280a10000000000000000000000000000000aa121000000000000000000000\
