@@ -218,6 +218,11 @@ impl Finding {
 }
 
 impl Plan {
+    /// A plan that ends before there are facts, such as of a host that cannot be reached.
+    pub fn blocked_by(finding: Finding) -> Self {
+        Self { findings: vec![finding], forecast: None }
+    }
+
     pub fn is_blocked(&self) -> bool {
         self.blockers().next().is_some()
     }

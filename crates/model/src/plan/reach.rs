@@ -32,6 +32,19 @@ pub enum Unreachable {
     },
 }
 
+impl Unreachable {
+    /// Tells from the error of a `connect`.
+    pub fn of(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Unreachable::Refused,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Unreachable::NoRoute,
+            ErrorKind::PermissionDenied => Unreachable::Denied,
+            _ => Unreachable::Other { reason: error.to_string() },
+        }
+    }
+}
+
 /// Returns the finding for a host that cannot be reached.
 pub fn unreachable(
     target: &str,

@@ -388,6 +388,13 @@ fn a_host_that_cannot_be_reached_has_a_remedy() {
         ),
         unreachable("beta", address, 8002, &Unreachable::Denied, None),
         unreachable("beta", None, 8002, &Unreachable::NameUnknown, None),
+        unreachable(
+            "beta",
+            address,
+            8002,
+            &Unreachable::of(&std::io::ErrorKind::HostUnreachable.into()),
+            Some(Firewall::Firewalld),
+        ),
         unreachable("beta", address, 8002, &Unreachable::Tls { reason: reason() }, None),
     ];
     insta::assert_snapshot!(show(&all));
