@@ -282,17 +282,16 @@ impl Evidence<'_> {
         if let Some(guest) = others.find(|&guest| guest != ledger.identity.guest) {
             return Some(Refusal::ImageOfOther { guest });
         }
-        // A peer in the middle of a handoff may own the guest the next moment; where there are
-        // claims, it or we will win them.
-        if matches!(self.disk, Disk::Images(_)) {
-            return None;
-        }
+        // A source that has ceded keeps the whole guest in memory: it decides. Any other peer in
+        // the middle of a handoff may own the guest the next moment; but where there are claims,
+        // it or we will win them.
+        let has_claims = matches!(self.disk, Disk::Images(_));
         let known = self.candidates().map(|c| c.epoch).max().unwrap_or_default();
         self.peers.iter().find_map(|peer| match peer.answer {
-            Some(Answer::Moving { epoch, .. }) if epoch > known => {
+            Some(Answer::Moving { from, epoch, .. }) if from == peer.host && epoch >= known => {
                 Some(Refusal::HandoffOpen { at: peer.host })
             }
-            Some(Answer::Moving { epoch, to, .. }) if epoch == known && to == peer.host => {
+            Some(Answer::Moving { epoch, .. }) if epoch >= known && !has_claims => {
                 Some(Refusal::HandoffOpen { at: peer.host })
             }
             Some(_) | None => None,
@@ -313,7 +312,14 @@ impl Evidence<'_> {
             epoch,
             known_by: KnownBy::OwnRecord,
         });
-        let owners = self.images().filter_map(|image| match image.owner {
+        let owners = self.images().filter_map(move |image| match image.owner {
+            // Ceded to a host that did not win it, or says that it did not take it.
+            OwnerFound::Record(OwnerRecord { owner, epoch, by: By::Source { .. }, .. })
+                if self.claims().any(|claim| claim.is_anothers(owner, epoch))
+                    || (owner != me && is_void(owner, epoch, self.answer(owner))) =>
+            {
+                None
+            }
             OwnerFound::Record(OwnerRecord { owner, epoch, .. }) => {
                 Some(Candidate { owner, epoch, known_by: KnownBy::OwnerRecord })
             }
@@ -345,8 +351,11 @@ impl Evidence<'_> {
             // We are settled, so whatever we own is in our record.
             return true;
         }
-        let peer = self.peers.iter().find(|peer| peer.host == holder);
-        is_void(holder, claim.epoch, peer.and_then(|peer| peer.answer))
+        is_void(holder, claim.epoch, self.answer(holder))
+    }
+
+    fn answer(&self, host: HostId) -> Option<Answer> {
+        self.peers.iter().find(|peer| peer.host == host)?.answer
     }
 
     /// What would have to be known before anything can be said.
@@ -461,6 +470,10 @@ pub fn is_void(holder: HostId, epoch: Epoch, answer: Option<Answer>) -> bool {
 }
 
 impl ClaimFound {
+    fn is_anothers(self, host: HostId, epoch: Epoch) -> bool {
+        matches!(self, ClaimFound::Claim(claim) if claim.epoch == epoch && claim.host != host)
+    }
+
     fn epoch(self) -> Epoch {
         match self {
             ClaimFound::Damaged { epoch } => epoch,

@@ -30,7 +30,8 @@ pub enum Effect {
     /// that is reached and busy is waited for.) Answer, with [`Claims::epoch`]: `ClaimWon`,
     /// `ClaimLost` or `ClaimUnavailable`.
     TakeClaim(Claims),
-    /// Replace the owner record, unless the one there is newer.
+    /// Replace the owner record, unless the one there is newer, or of the same epoch and written
+    /// by its owner.
     WriteOwner(OwnerRecord),
 
     // At the source.
@@ -130,6 +131,7 @@ pub enum Event {
     ClaimWon {
         epoch: Epoch,
     },
+    /// If the holder answers that it owns the guest, the driver tells that next (`Heard`).
     ClaimLost {
         epoch: Epoch,
         holder: HostId,
@@ -154,7 +156,8 @@ pub enum Event {
     /// An operator's word, already durable: the copy on this host is the newest there is and the
     /// peer of the open handoff will never run its own.
     Resume,
-    /// A person has looked at a disputed copy and gives it up.
+    /// A person has looked at a disputed copy and gives it up; or the driver has found that there
+    /// is none, because the engine is gone.
     GiveUp,
 }
 

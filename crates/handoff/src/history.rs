@@ -81,12 +81,13 @@ pub(crate) fn owner(state: &State, me: HostId) -> Option<(HostId, Epoch)> {
             | Source::Returning { epoch, .. },
         ) => Some((me, epoch)),
         State::Source(Source::Draining { handoff }) => Some((handoff.peer, handoff.epoch)),
-        State::Target(Target::Taken { handoff, .. }) => Some((me, handoff.epoch)),
+        // What is taken may still be returned.
         State::Target(
             Target::Starting { owned, handoff }
             | Target::Receiving { owned, handoff }
             | Target::Prepared { owned, handoff }
-            | Target::Claiming { owned, handoff, .. },
+            | Target::Claiming { owned, handoff, .. }
+            | Target::Taken { owned, handoff, .. },
         ) => Some((handoff.peer, owned)),
     }
 }
@@ -142,11 +143,12 @@ pub(crate) fn heard(ledger: &mut Ledger, state: State, owner: HostId, epoch: Epo
             effects.push(ledger.send(&handoff, Body::Abort));
             (state, effects)
         }
+        // Whoever holds it with a newer epoch than we did has succeeded us, ceded to or not.
         State::Source(
-            Source::Ceded { handoff, .. }
-            | Source::Burning { handoff, .. }
-            | Source::Returning { handoff, .. },
-        ) if epoch >= handoff.epoch => {
+            Source::Ceded { epoch: ours, handoff, .. }
+            | Source::Burning { epoch: ours, handoff, .. }
+            | Source::Returning { epoch: ours, handoff, .. },
+        ) if epoch > ours => {
             if owner == handoff.peer && epoch == handoff.epoch {
                 source::release(ledger, &handoff)
             } else {
@@ -154,11 +156,11 @@ pub(crate) fn heard(ledger: &mut Ledger, state: State, owner: HostId, epoch: Epo
             }
         }
         State::Target(
-            Target::Starting { handoff, .. }
-            | Target::Receiving { handoff, .. }
-            | Target::Prepared { handoff, .. }
-            | Target::Claiming { handoff, .. },
-        ) if epoch >= handoff.epoch => {
+            Target::Starting { owned, .. }
+            | Target::Receiving { owned, .. }
+            | Target::Prepared { owned, .. }
+            | Target::Claiming { owned, .. },
+        ) if epoch > owned => {
             ledger.consume(epoch);
             let effects = vec![
                 ledger.persist(Standing::Elsewhere { owner, epoch, declined: None }),
@@ -216,10 +218,10 @@ fn consider(ledger: &mut Ledger, state: State, owned: Epoch, handoff: Handoff) -
                 refuse(ledger, state, Reason::Stale)
             }
         }
-        // Who offers the guest with the epoch we ceded, or a later one, has taken it: its
-        // `Started` was lost, and this says the same.
-        State::Source(Source::Ceded { handoff: ceded, .. })
-            if owned >= ceded.epoch && ceded.kind != Kind::PostCopy =>
+        // Who offers the guest with a newer epoch than ours has taken it: its `Started` was lost,
+        // and this says the same.
+        State::Source(Source::Ceded { epoch, handoff: ceded, .. })
+            if owned > epoch && ceded.kind != Kind::PostCopy =>
         {
             let (_, mut effects) = source::leave(ledger, from, owned);
             let (state, begin) = Target::begin(ledger, owned, handoff);
@@ -232,7 +234,7 @@ fn consider(ledger: &mut Ledger, state: State, owned: Epoch, handoff: Handoff) -
             | Target::Receiving { owned: known, handoff: old }
             | Target::Prepared { owned: known, handoff: old },
         ) if (from == old.peer && handoff.epoch > old.epoch && owned >= known)
-            || owned >= old.epoch =>
+            || owned > known =>
         {
             let (state, begin) = Target::begin(ledger, owned, handoff);
             let mut effects = vec![Effect::DestroyCopy];

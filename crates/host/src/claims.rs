@@ -341,7 +341,10 @@ impl Place {
             Word::Nothing => {}
             Word::Owner(there) | Word::Moved { owner: there, .. } => {
                 let is_later = there.epoch > owner.epoch
-                    || there.epoch == owner.epoch && there.host != owner.host;
+                    || there.epoch == owner.epoch
+                        && there.host != owner.host
+                        // Ceded to a host that did not win it.
+                        && (there.state == OwnerState::Held || owner.state != OwnerState::Held);
                 if is_later || there.guest != owner.guest {
                     let owner = Box::new(there);
                     return Err(ClaimError::Superseded { image: self.image.clone(), owner });

@@ -132,3 +132,21 @@ pub fn words(wrong: Wrong) -> &'static str {
         Wrong::RunStateChanged => "healed, and the guest is not what it was",
     }
 }
+
+/// Returns what was seen as the tables of the documentation.
+pub fn table(seen: &Seen) -> String {
+    let mut text = String::from(
+        "# Transitions\n\n\
+         Every transition of the ownership machines that the model check has taken. In brackets:\n\
+         what a restarted daemon found on disk, and of the engine. Written by `./x model`; a test\n\
+         compares.\n\n| from | on | to |\n| --- | --- | --- |\n",
+    );
+    for (from, on, to) in &seen.moves {
+        text.push_str(&format!("| {from} | {on} | {to} |\n"));
+    }
+    text.push_str("\n# Verdicts of the door\n\n");
+    for verdict in &seen.verdicts {
+        text.push_str(&format!("- {verdict}\n"));
+    }
+    text
+}

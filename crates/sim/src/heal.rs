@@ -109,7 +109,7 @@ fn engine(world: &mut World, scope: &Scope, host: usize) {
         let is_due = match action {
             Action::Progress(h) | Action::Settle(h) | Action::Drain(h) => h == host,
             Action::Complete(h) | Action::EngineMissing(h) | Action::Drained(h) => h == host,
-            Action::Reap(h) => h == host,
+            Action::Reap(h) | Action::GiveUp(h) => h == host,
             _ => false,
         };
         if is_due {
@@ -145,7 +145,7 @@ fn tick(world: &mut World, scope: &Scope, patience: usize) {
             )
         });
         let is_former = matches!(&state, Some(State::Elsewhere { .. }));
-        let needs_word = is_forgotten || (nobody_owns && is_former);
+        let needs_word = is_forgotten || (nobody_owns && is_former) || wants_start;
         if scope.budget.restores > 0 && needs_word && patience >= 4 {
             let then = if patience == 4 { Then::Resume } else { Then::Boot };
             world.ask(scope, host, true, Some(then));
@@ -188,6 +188,8 @@ fn judge(world: &World) -> Option<Wrong> {
     let phase = world.hosts[owner].engine.map(|engine| engine.phase);
     match (world.expected, phase) {
         (None, None) => None,
+        // Of two that ran, by a false word, one may have ended and the other not.
+        (None, Some(_)) | (Some(_), None) if world.is_tolerant => None,
         (None, Some(_)) => Some(Wrong::LeftOver),
         // The paused copy of a dispute can hold the image: a person has to give one up.
         (Some(_), None) if world.is_disputed => None,

@@ -5,7 +5,9 @@
 
 pub mod coverage;
 pub mod heal;
+pub mod kills;
 pub mod model;
 pub mod mutants;
 pub mod scopes;
+pub mod walk;
 pub mod world;

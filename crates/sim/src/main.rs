@@ -1,38 +1,132 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Copyright the Whimbrel authors
 
-//! `whimbrel-sim model [--full] | sim --seeds N [--seed S] | mutants`: tests the tests' way.
+//! The explorers as a program; `./x model`, `./x sim` and `./x mutants` call it.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
+use whimbrel_sim::coverage::{self, Coverage};
 use whimbrel_sim::model::{Exploration, explore};
-use whimbrel_sim::scopes;
+use whimbrel_sim::{kills, scopes, walk};
 
-fn main() -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    let max: usize = std::env::args().nth(2).and_then(|a| a.parse().ok()).unwrap_or(100_000);
-    let only = std::env::args().nth(3);
-    for scope in scopes::all() {
-        if only.as_ref().is_some_and(|only| !scope.name.contains(only.as_str())) {
+const USAGE: &str = "\
+usage: whimbrel-sim model [--full | --states N] [--only PART-OF-A-NAME] [--moves FILE]
+       whimbrel-sim sim --seeds N [--seed S]
+       whimbrel-sim mutants [FILE]
+";
+
+/// Worlds generated in each scope, in CI and for a full run.
+const STATES: usize = 260_000;
+const STATES_FULL: usize = 12_000_000;
+
+fn main() -> io::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let is_set = |name: &str| arguments.iter().any(|argument| argument == name);
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1)
+    };
+    let number = |name| value(name).and_then(|text| text.parse::<u64>().ok());
+    let is_fine = match arguments.first().map(String::as_str) {
+        Some("model") => {
+            let states = if is_set("--full") { STATES_FULL } else { STATES };
+            let asked = number("--states").and_then(|n| usize::try_from(n).ok());
+            let only = value("--only").map(String::as_str).unwrap_or_default();
+            model(&mut out, asked.unwrap_or(states), only, value("--moves"))?
+        }
+        Some("sim") => {
+            let first = number("--seed").unwrap_or(0);
+            let count = number("--seeds").unwrap_or(1);
+            sim(&mut out, first, count)?
+        }
+        Some("mutants") => mutants(&mut out, arguments.get(1))?,
+        _ => {
+            write!(out, "{USAGE}")?;
+            return Ok(ExitCode::from(2));
+        }
+    };
+    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn model(
+    out: &mut impl Write,
+    states_max: usize,
+    only: &str,
+    moves: Option<&String>,
+) -> io::Result<bool> {
+    let coverage = Coverage::default();
+    let mut states = 0;
+    let mut is_fine = true;
+    let began = Instant::now();
+    for mut scope in scopes::all() {
+        if !scope.name.contains(only) {
             continue;
         }
+        scope.coverage = coverage.clone();
         let exploration = Exploration { scope: Arc::new(scope), heal_each: 16 };
-        let found = explore(&exploration, max);
+        let found = explore(&exploration, states_max);
+        states += found.states;
+        let extent = if found.is_exhausted { "exhausted" } else { "bounded" };
         writeln!(
             out,
-            "{:40} {:>9} states, depth {:>3}, {} {:.1?}",
+            "{:38} {:>10} states, depth {:>3}, {extent}, {:.1} s",
             exploration.scope.name,
             found.states,
             found.depth,
-            if found.is_exhausted { "all " } else { "part" },
-            found.took
+            found.took.as_secs_f64()
         )?;
         if let Some(counter) = found.counterexample {
-            writeln!(out, "  WRONG {:?}", counter.wrong)?;
+            is_fine = false;
+            writeln!(out, "  WRONG: {}", coverage::words(counter.wrong))?;
             for action in counter.actions {
-                writeln!(out, "    {action:?}")?;
+                writeln!(out, "    {}", walk::sentence(&action))?;
             }
         }
     }
-    Ok(())
+    let seen = coverage.seen();
+    let seconds = began.elapsed().as_secs_f64();
+    writeln!(
+        out,
+        "{states} states in {seconds:.0} s; {} transitions and {} verdicts reached",
+        seen.moves.len(),
+        seen.verdicts.len()
+    )?;
+    if let Some(file) = moves {
+        std::fs::write(file, coverage::table(&seen))?;
+    }
+    Ok(is_fine)
+}
+
+fn sim(out: &mut impl Write, first: u64, count: u64) -> io::Result<bool> {
+    let began = Instant::now();
+    let tally = walk::many(first..first.saturating_add(count), None, &Coverage::default());
+    writeln!(
+        out,
+        "{} lives from seed {first}, {} steps, {} ended elsewhere, digest {:016x}, {:.1} s",
+        tally.walks,
+        tally.steps,
+        tally.moved,
+        tally.digest,
+        began.elapsed().as_secs_f64()
+    )?;
+    match tally.failed {
+        None => Ok(true),
+        Some(failed) => {
+            write!(out, "{}", walk::tell(&failed))?;
+            Ok(false)
+        }
+    }
+}
+
+fn mutants(out: &mut impl Write, file: Option<&String>) -> io::Result<bool> {
+    let kills = kills::all();
+    let table = kills::table(&kills);
+    write!(out, "{table}")?;
+    if let Some(file) = file {
+        std::fs::write(file, table)?;
+    }
+    Ok(kills.iter().all(kills::Kill::is_killed))
 }

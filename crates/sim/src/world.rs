@@ -132,7 +132,7 @@ pub struct World {
     pub wrong: Option<Wrong>,
     /// Whether two copies ran under a false word, with nothing to prevent it.
     pub is_disputed: bool,
-    /// Whether every epoch means one thing: no false words, no old state brought back.
+    /// Whether every epoch is used once: nobody says a word, no old state is brought back.
     pub is_unambiguous: bool,
     /// The version whose last newest copy a fault has taken, so that no decision can lose it.
     pub crashed: u8,
@@ -276,7 +276,7 @@ impl World {
             expected: scope.run,
             wrong: None,
             is_disputed: false,
-            is_unambiguous: scope.budget.restores == 0 && scope.words == Words::True,
+            is_unambiguous: scope.budget.restores == 0 && scope.budget.words == 0,
             crashed: 0,
             is_tolerant: scope.is_tolerant(),
         }

@@ -31,6 +31,8 @@ pub enum Action {
     Drained(usize),
     /// An owner ends the engine of a guest that has ended.
     Reap(usize),
+    /// A dispute about a copy that is gone is none.
+    GiveUp(usize),
     OwnerSeen(usize),
     Heard(usize, usize),
     // People.
@@ -142,6 +144,7 @@ impl World {
                 actions.push(Action::Reap(host));
             }
             State::Unknown | State::Damaged | State::Owned { .. } => {}
+            State::Disputed { .. } if phase.is_none() => actions.push(Action::GiveUp(host)),
             State::Elsewhere { .. } | State::Disputed { .. } => {}
         }
         let is_curious = matches!(
@@ -161,7 +164,7 @@ impl World {
     }
 
     /// What `other` would say of itself, if it says it owns the guest.
-    fn heard_from(&self, other: usize) -> Option<Event> {
+    pub(crate) fn heard_from(&self, other: usize) -> Option<Event> {
         match self.answer(other)? {
             Answer::Owner { owner, epoch, .. } if owner == host_id(other) => {
                 Some(Event::Heard { owner, epoch })
@@ -201,7 +204,9 @@ impl World {
             }
             actions.push(Action::Ask { host, reaches: false });
         }
-        if self.left.words > 0 && (engine.is_none() || !is_settled) {
+        // Without a disk to read them from, only who has heard of a guest has its papers.
+        let has_papers = scope.storage != Storage::NoPlace || *state != State::Unknown;
+        if self.left.words > 0 && has_papers && (engine.is_none() || !is_settled) {
             for reaches in [true, false] {
                 // A true word is said about hosts that are off.
                 let is_true = others().all(|other| !self.hosts[other].is_on || reaches);
@@ -331,6 +336,7 @@ impl World {
             }
             Action::Drained(host) => self.input(scope, host, Input::Event(Event::Drained)),
             Action::Reap(host) => self.kill_engine(host),
+            Action::GiveUp(host) => self.input(scope, host, Input::Event(Event::GiveUp)),
             Action::OwnerSeen(host) => {
                 if let Some(owner) = self.disk.owner {
                     self.input(scope, host, Input::Event(Event::OwnerSeen(owner)));
@@ -440,7 +446,13 @@ impl World {
                 self.crashed = self.version;
                 self.input(scope, host, Input::Event(Event::Acquire { after, epoch }));
             }
-            Entry::Resume => self.input(scope, host, Input::Event(Event::Resume)),
+            Entry::Resume => {
+                // A target that never heard what the guest was starts it.
+                if matches!(own.state, State::Target(_)) && self.expected.is_some() {
+                    self.expected = Some(RunState::Running);
+                }
+                self.input(scope, host, Input::Event(Event::Resume));
+            }
             Entry::Start => {
                 let (own, effects) = own.affirm();
                 self.enter(scope, host, own, effects);

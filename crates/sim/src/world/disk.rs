@@ -31,7 +31,10 @@ impl SharedDisk {
 
     /// Replaces the owner record, unless the one there is newer; the owner clears old claims.
     pub fn write_owner(&mut self, record: OwnerRecord) {
-        if self.owner.is_some_and(|there| there.epoch > record.epoch) {
+        let is_newer = |there: OwnerRecord| {
+            there.epoch > record.epoch || there.epoch == record.epoch && there.by == By::Owner
+        };
+        if self.owner.is_some_and(is_newer) {
             return;
         }
         self.owner = Some(record);

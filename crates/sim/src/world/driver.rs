@@ -347,8 +347,12 @@ impl World {
             Effect::ConfirmStopped => Some(self.confirm(scope, host)),
             _ => None,
         };
-        if let (Some(answer), Some(node)) = (answer, self.node_mut(host)) {
-            node.answers.push_back(answer);
+        let heard = match answer {
+            Some(Event::ClaimLost { holder, .. }) => self.heard_from(host_index(holder)),
+            _ => None,
+        };
+        if let Some(node) = self.node_mut(host) {
+            node.answers.extend(answer.into_iter().chain(heard));
         }
     }
 
