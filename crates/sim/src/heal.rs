@@ -137,7 +137,11 @@ fn tick(world: &mut World, scope: &Scope, patience: usize) {
             _ => false,
         };
         // Whose target has lost its memory needs a person, who says what the disk can confirm.
-        let is_forgotten = matches!(&state, Some(State::Source(source)) if source.has_ceded());
+        let is_forgotten = match &state {
+            Some(State::Source(source)) => source.has_ceded(),
+            Some(State::Target(target)) => matches!(target, Target::Prepared { .. }),
+            _ => false,
+        };
         let nobody_owns = (0..world.hosts.len()).all(|host| {
             matches!(
                 world.own(host).map(|own| &own.state),
@@ -185,11 +189,13 @@ fn judge(world: &World) -> Option<Wrong> {
         }
     }
     let [owner] = owners[..] else { return Some(Wrong::Unsettled) };
+    if world.is_tolerant {
+        // Two may have run by a false word, and which of them this is nobody can say.
+        return None;
+    }
     let phase = world.hosts[owner].engine.map(|engine| engine.phase);
     match (world.expected, phase) {
         (None, None) => None,
-        // Of two that ran, by a false word, one may have ended and the other not.
-        (None, Some(_)) | (Some(_), None) if world.is_tolerant => None,
         (None, Some(_)) => Some(Wrong::LeftOver),
         // The paused copy of a dispute can hold the image: a person has to give one up.
         (Some(_), None) if world.is_disputed => None,

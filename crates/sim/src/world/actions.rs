@@ -447,10 +447,6 @@ impl World {
                 self.input(scope, host, Input::Event(Event::Acquire { after, epoch }));
             }
             Entry::Resume => {
-                // A target that never heard what the guest was starts it.
-                if matches!(own.state, State::Target(_)) && self.expected.is_some() {
-                    self.expected = Some(RunState::Running);
-                }
                 self.input(scope, host, Input::Event(Event::Resume));
             }
             Entry::Start => {

@@ -447,6 +447,10 @@ impl World {
         }
         if run == RunState::Running {
             self.run(host);
+            // On a word, a target that never heard what the guest was starts it.
+            if scope.budget.words > 0 && self.expected.is_some() {
+                self.expected = Some(run);
+            }
         } else if let Some(engine) = self.host_mut(host).engine.as_mut() {
             engine.phase = Phase::Stopped(run);
         }
