@@ -142,21 +142,11 @@ pub(super) fn explain(program: &Path, launch: &Launch, error: EngineError) -> En
     }
 }
 
-/// Reaps the child when it ends, whoever still cares about it.
-fn watch(mut child: Child) -> std::io::Result<Arc<Pinned>> {
-    let Some(pinned) = Pinned::open(child.id())? else {
-        let status = child.wait()?;
-        return Err(std::io::Error::other(format!("it ended at once ({status})")));
-    };
-    let pinned = Arc::new(pinned);
+/// Takes hold of the child, and reaps it when it ends, whoever still cares about it.
+fn watch(child: Child) -> std::io::Result<Arc<Pinned>> {
+    let pinned = Arc::new(Pinned::adopt(child)?);
     let watched = Arc::clone(&pinned);
-    tokio::spawn(async move {
-        watched.gone().await;
-        match child.wait() {
-            Ok(status) => tracing::info!(pid = child.id(), %status, "an engine has ended"),
-            Err(error) => tracing::warn!(pid = child.id(), %error, "an engine was not reaped"),
-        }
-    });
+    tokio::spawn(async move { watched.gone().await });
     Ok(pinned)
 }
 

@@ -10,6 +10,8 @@
 use crate::contract::Process;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::process::Child;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -18,6 +20,8 @@ use tokio::io::unix::AsyncFd;
 #[derive(Debug)]
 pub(super) struct Pinned {
     process: Process,
+    /// Where we are the parent: it must be waited for, or it stays as a zombie.
+    child: Mutex<Option<Child>>,
     descriptor: AsyncFd<OwnedFd>,
 }
 
@@ -43,17 +47,36 @@ impl Pinned {
             reason = "its successor is unsafe, for types whose descriptor changes; an OwnedFd's does not"
         )]
         let descriptor = AsyncFd::with_interest(descriptor, Interest::READABLE)?;
-        Ok(Some(Pinned { process: Process { pid, start_ticks: stat.start_ticks }, descriptor }))
+        let process = Process { pid, start_ticks: stat.start_ticks };
+        Ok(Some(Pinned { process, child: Mutex::new(None), descriptor }))
+    }
+
+    /// Takes hold of our own child, which will be reaped by whoever first sees it end.
+    pub(super) fn adopt(mut child: Child) -> io::Result<Pinned> {
+        let Some(mut pinned) = Self::open(child.id())? else {
+            let status = child.wait()?;
+            return Err(io::Error::other(format!("it ended at once ({status})")));
+        };
+        pinned.child = Mutex::new(Some(child));
+        Ok(pinned)
     }
 
     pub(super) fn process(&self) -> Process {
         self.process
     }
 
-    /// Waits until the process has ended.
+    /// Waits until the process has ended and nothing is left of it.
     pub(super) async fn gone(&self) {
         // An error here would mean that the descriptor is not one of a process.
         let _ = self.descriptor.readable().await;
+        // Held while waiting, so that nobody returns before it was reaped. It is dead already.
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = self.process.pid;
+        match child.take().map(|mut child| child.wait()) {
+            Some(Ok(status)) => tracing::info!(pid, %status, "an engine has ended"),
+            Some(Err(error)) => tracing::warn!(pid, %error, "an engine was not reaped"),
+            None => {}
+        }
     }
 
     /// Kills the process, if it still lives.
@@ -124,10 +147,14 @@ mod tests {
         assert_eq!(Stat::parse("17 (a"), None);
     }
 
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("600").spawn().unwrap()
+    }
+
     /// The end of a process is awaited, not polled; a zombie is not a living process.
     #[tokio::test]
     async fn a_process_is_followed_to_its_end() {
-        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut child = sleeper();
         let pinned = Pinned::open(child.id()).unwrap().expect("it lives");
         pinned.kill().unwrap();
         pinned.gone().await;
@@ -135,5 +162,16 @@ mod tests {
         child.wait().unwrap();
         assert!(Pinned::open(child.id()).unwrap().is_none());
         pinned.kill().unwrap();
+    }
+
+    /// Of our own child nothing is left, not even a zombie.
+    #[tokio::test]
+    async fn a_child_is_reaped() {
+        let child = sleeper();
+        let stat = format!("/proc/{}/stat", child.id());
+        let pinned = Pinned::adopt(child).unwrap();
+        pinned.kill().unwrap();
+        pinned.gone().await;
+        assert!(!std::path::Path::new(&stat).exists());
     }
 }

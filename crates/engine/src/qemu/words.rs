@@ -38,6 +38,11 @@ pub(super) fn classify(subject: &Subject<'_>, said: &str) -> EngineError {
             path: PathBuf::from(path),
         };
     }
+    if said.contains("Unknown driver 'nfs'") {
+        let what = "disks at `nfs://`, because QEMU's driver for them is not installed (Debian: \
+                    `apt install qemu-block-extra`)";
+        return EngineError::Unsupported { what: what.to_owned() };
+    }
     let reason = if said.is_empty() { "it ended at once and said nothing" } else { said };
     EngineError::Start { program: subject.program.to_owned(), guest, reason: reason.to_owned() }
 }
@@ -165,6 +170,13 @@ mod tests {
             "failed to start `qemu` for guest `web1`: \
              Could not set up host forwarding rule 'tcp:127.0.0.1:22-:22'",
             "start the guest again",
+        );
+        check(
+            "-blockdev {\"driver\":\"raw\"}: Unknown driver 'nfs'",
+            "engine/unsupported",
+            "the engine cannot do this: disks at `nfs://`, because QEMU's driver for them is not \
+             installed (Debian: `apt install qemu-block-extra`)",
+            "change the guest's definition",
         );
     }
 

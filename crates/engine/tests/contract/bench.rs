@@ -59,7 +59,7 @@ impl Bench {
                 let fake = Arc::new(FakeEngine::new());
                 (fake.clone(), Some(fake))
             }
-            Kind::Qemu => (Arc::new(Qemu::new(QemuConfig::default())), None),
+            Kind::Qemu => (Arc::new(Qemu::new(config())), None),
         };
         match engine.facts().await {
             Ok(_) => Some(Bench { engine, fake, folder }),
@@ -137,6 +137,14 @@ impl Drop for Bench {
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             }
         }
+    }
+}
+
+/// The system's QEMU, or the one that `WHIMBREL_TEST_QEMU` names.
+fn config() -> QemuConfig {
+    match std::env::var_os("WHIMBREL_TEST_QEMU") {
+        Some(binary) => QemuConfig { binary: binary.into(), ..QemuConfig::default() },
+        None => QemuConfig::default(),
     }
 }
 

@@ -267,12 +267,12 @@ async fn half_a_guest_never_runs(kind: Kind) {
 /// with a longer pause allowed it does.
 async fn a_busy_guest_converges_when_it_is_given_more(kind: Kind) {
     let Some(bench) = Bench::new(kind).await else { return };
-    let disk = crate::qemu_only::boot_disk(&bench, &crate::qemu_only::DIRTIES_512_KIB);
+    let disk = crate::qemu_only::boot_disk(&bench, &crate::qemu_only::DIRTIES_128_PAGES);
     let defined = bench.define(|guest| guest.disks.push(disk)).await;
     let source = bench.launch(&defined, "alpha", Start::Boot).await;
     source.resume().await.unwrap();
-    // Slow enough that the first round takes QEMU more than the 100 ms after which it knows a rate:
-    // before that it switches over whatever has been dirtied.
+    // Slow enough that every round of QEMU is longer than the 100 ms after which it knows a rate
+    // (before that it switches over whatever has been dirtied), and lets the guest run between.
     let bandwidth = match &bench.fake {
         Some(fake) => {
             fake.guest(&bench.directory("alpha")).unwrap().set_dirty_rate(Bytes::mib(1024));
@@ -280,7 +280,7 @@ async fn a_busy_guest_converges_when_it_is_given_more(kind: Kind) {
         }
         None => {
             crate::qemu_only::until_it_has_booted(&bench, "alpha").await;
-            Bytes::mib(4)
+            Bytes::mib(1)
         }
     };
     let target = bench.launch(&defined, "beta", Start::Incoming).await;
@@ -288,7 +288,10 @@ async fn a_busy_guest_converges_when_it_is_given_more(kind: Kind) {
     let tight = Tuning { bandwidth: Some(bandwidth), pause_max: Duration::from_millis(1) };
     let _wire =
         journey.depart(&MigrationOptions { tuning: tight, ..options() }, Limits::NONE).await;
-    let is_third = |migration: &Migration| matches!(migration, Migration::Active(progress) if progress.round >= 3);
+    let is_third = |migration: &Migration| {
+        assert!(!matches!(migration, Migration::Completed(_)), "too early: {migration:?}");
+        matches!(migration, Migration::Active(progress) if progress.round >= 3)
+    };
     until(&journey.source, "the third round", is_third).await;
     let wide = Tuning { bandwidth: None, pause_max: Duration::from_secs(2) };
     journey.source.retune(wide).await.unwrap();

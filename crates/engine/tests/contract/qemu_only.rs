@@ -21,17 +21,16 @@ use whimbrel_model::run_state::RunState;
 const POWERS_OFF: [u8; 10] = [0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4, 0xeb, 0xfd];
 /// `out 0x505, 1`: the panic device's bell.
 const PANICS: [u8; 9] = [0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd];
-/// Says `!` on the serial line, then fills 512 KiB with a count, again and again.
-pub(crate) const DIRTIES_512_KIB: [u8; 33] = [
+/// Says `!` on the serial line, then writes a count to each of 128 pages, again and again.
+pub(crate) const DIRTIES_128_PAGES: [u8; 29] = [
     0xba, 0xf8, 0x03, 0xb0, 0x21, 0xee, // out 0x3f8, '!'
     0x31, 0xdb, // bx = 0: the count
-    0xb8, 0x00, 0x10, // 8: ax = 0x1000: the first segment
+    0xb8, 0x00, 0x10, // 8: ax = 0x1000: the first page's segment
     0x8e, 0xc0, // 11: es = ax
-    0x31, 0xff, 0xb9, 0x00, 0x80, // di = 0, cx = 0x8000
-    0x93, 0xf3, 0xab, 0x93, // fill the segment with bx
-    0x05, 0x00, 0x10, 0x3d, 0x00, 0x90, // the next one, up to 0x9000
-    0x75, 0xed, // to 11
-    0x43, 0xeb, 0xe7, // bx += 1, to 8
+    0x26, 0x89, 0x1e, 0x00, 0x00, // [es:0] = bx
+    0x05, 0x00, 0x01, // ax += 0x100: the next page
+    0x3d, 0x00, 0x90, 0x75, 0xf1, // to 11, until 0x9000
+    0x43, 0xeb, 0xeb, // bx += 1, to 8
 ];
 
 /// Makes a disk whose boot sector is this program.
@@ -271,7 +270,7 @@ async fn a_missing_qemu_is_said_to_be_missing() {
 #[tokio::test]
 async fn the_console_is_logged() {
     let Some(bench) = Bench::new(Kind::Qemu).await else { return };
-    let disk = boot_disk(&bench, &DIRTIES_512_KIB);
+    let disk = boot_disk(&bench, &DIRTIES_128_PAGES);
     let defined = bench.define(|guest| guest.disks.push(disk)).await;
     let guest = bench.launch(&defined, "alpha", Start::Boot).await;
     guest.resume().await.unwrap();
