@@ -10,7 +10,7 @@
 //! /srv/guests/.whimbrel/web1.img.owner      who owns it: guest, host, epoch, handoff, state
 //! /srv/guests/.whimbrel/web1.img.claim.17   who took epoch 17
 //! /srv/guests/.whimbrel/web1.img.guest      the guest's papers: definition and passport
-//! /srv/guests/.whimbrel/web1.img.mark       left for a moment by a plan, to be found by another host
+//! /srv/guests/.whimbrel/web1.img.mark       left by a plan, for another host to find
 //! ```
 //!
 //! - A **claim** can be won by exactly one host: the claimant writes a file of its own, makes it
@@ -19,7 +19,8 @@
 //! - The **record** is replaced as a whole (written beside, synced, renamed, directory synced) by
 //!   the host that won the claim. Claims before it are pruned only after that, so a host that comes
 //!   too late meets either the claim or the later record.
-//! - Every file carries its kind, version and checksum. A broken one means in doubt, never "nobody".
+//! - Every file carries its kind, version and checksum. A broken one means in doubt, never
+//!   "nobody".
 //! - The record knows the inode and the path of its image, so a record that was copied, restored
 //!   or cloned along with its folder is not mistaken for a word about the new image.
 //!
@@ -161,13 +162,22 @@ pub struct GuestPapers {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    #[error("there is no disk image `{}`", .path.display())]
+    #[error("there is no disk image `{}`",
+        .path.display()
+    )]
     NoImage { path: PathBuf },
     #[error("`{}` is neither a file nor a block device", .path.display())]
     NotAnImage { path: PathBuf },
-    #[error("the disk image `{}` has {links} names (hard links), and could be taken under each", .path.display())]
+    #[error(
+        "the disk image `{}` has {links} names (hard links), and could be taken under each",
+        .path.display()
+    )]
     HardLinked { path: PathBuf, links: u64 },
-    #[error("the file name of the disk image `{}` has {length} bytes, and at most {IMAGE_NAME_BYTES_MAX} are possible", .path.display())]
+    #[error(
+        "the file name of the disk image `{}` has {length} bytes, and at most \
+         {IMAGE_NAME_BYTES_MAX} are possible",
+        .path.display()
+    )]
     NameTooLong { path: PathBuf, length: usize },
     #[error("the record `{}` is damaged: {reason}", .path.display())]
     InDoubt { path: PathBuf, reason: String },
@@ -176,13 +186,24 @@ pub enum ClaimError {
         .image.display(), .owner.guest_name, .owner.host_name, .owner.epoch
     )]
     Superseded { image: PathBuf, owner: Box<Owner> },
-    #[error("the record of the disk image `{}` is about another file: the image is a copy, or was replaced", .image.display())]
+    #[error(
+        "the record of the disk image `{}` is about another file: the image is a copy, or was \
+         replaced",
+        .image.display()
+    )]
     Copied { image: PathBuf },
     #[error("`{}` is a symbolic link, or not what Whimbrel puts there", .path.display())]
     NotOurs { path: PathBuf },
-    #[error("the file system of `{}` has no hard links, by which hosts could agree", .path.display())]
+    #[error(
+        "the file system of `{}` has no hard links, by which hosts could agree",
+        .path.display()
+    )]
     NoLinks { path: PathBuf },
-    #[error("the papers of guest `{guest}` have {bytes} bytes, and at most {PAPERS_BYTES_MAX} are kept beside `{}`", .image.display())]
+    #[error(
+        "the papers of guest `{guest}` have {bytes} bytes, and at most {PAPERS_BYTES_MAX} are \
+         kept beside `{}`",
+        .image.display()
+    )]
     PapersTooLong { image: PathBuf, guest: GuestId, bytes: usize },
     #[error("failed to {action} `{}`", .path.display())]
     Io {
@@ -224,7 +245,10 @@ impl Remedy for ClaimError {
                 "correct the disk's path in the guest file, or mount what should be there".into()
             }
             ClaimError::HardLinked { path, .. } => {
-                format!("find the other names with `find -samefile {}` and remove them", path.display())
+                format!(
+                    "find the other names with `find -samefile {}` and remove them",
+                    path.display()
+                )
             }
             ClaimError::NameTooLong { .. } => "give the image a shorter name".into(),
             ClaimError::InDoubt { .. } => {
@@ -235,7 +259,9 @@ impl Remedy for ClaimError {
                 owner.host_name, owner.guest_name
             ),
             ClaimError::Copied { .. } => {
-                "if this image shall be a guest of its own, run `whimbrel recover` with the guest's name and say so".into()
+                "if this image shall be a guest of its own, run `whimbrel recover` with the \
+                 guest's name and say so"
+                    .into()
             }
             ClaimError::NotOurs { path } => {
                 format!("look at `{}`, and remove it if nothing needs it", path.display())
@@ -243,7 +269,8 @@ impl Remedy for ClaimError {
             ClaimError::NoLinks { .. } => "keep the image on a file system with hard links".into(),
             ClaimError::PapersTooLong { .. } => "make the guest file shorter".into(),
             ClaimError::Io { path, .. } => format!(
-                "let root write beside the image: on NFS export it with `no_root_squash`, else look at `ls -ld {}`",
+                "let root write beside the image: on NFS export it with `no_root_squash`, else \
+                 look at `ls -ld {}`",
                 path.parent().unwrap_or(path).display()
             ),
         }

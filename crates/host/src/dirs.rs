@@ -47,7 +47,8 @@ pub enum DirError {
     #[error("the state directory `{}` is not an absolute path", .path.display())]
     Relative { path: PathBuf },
     #[error(
-        "the path of the state directory `{}` has {length} bytes, and at most {ROOT_BYTES_MAX} leave room for the sockets in it",
+        "the path of the state directory `{}` has {length} bytes, and at most {ROOT_BYTES_MAX} \
+         leave room for the sockets in it",
         .path.display()
     )]
     TooLong { path: PathBuf, length: usize },

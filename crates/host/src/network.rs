@@ -98,13 +98,15 @@ impl Remedy for NetworkError {
     fn remedy(&self) -> String {
         match self {
             NetworkError::NoBridge { bridge, .. } => format!(
-                "create it with `ip link add {bridge} type bridge`, or name another bridge in the guest file"
+                "create it with `ip link add {bridge} type bridge`, or name another bridge in the \
+                 guest file"
             ),
             NetworkError::NoLink { link } | NetworkError::Refused { link, .. } => {
                 format!("look at `ip -details link show {link}`")
             }
             NetworkError::Taken { link } => format!(
-                "if nothing needs it, delete it with `ip link delete {link}`; daemons that share a network namespace need one each"
+                "if nothing needs it, delete it with `ip link delete {link}`; daemons that share \
+                 a network namespace need one each"
             ),
             NetworkError::NoTun { .. } => "load the driver with `modprobe tun`".into(),
             NetworkError::NotPermitted { .. } => {

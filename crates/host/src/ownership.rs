@@ -72,11 +72,15 @@ pub enum OwnershipError {
     InDoubt { path: PathBuf, details: String },
     /// An earlier write may or may not be on the disk. Only a restarted daemon may read it again.
     #[error(
-        "the ownership file `{}` could not be written, and decides nothing until the daemon is restarted",
+        "the ownership file `{}` could not be written, and decides nothing until the daemon is \
+         restarted",
         .path.display()
     )]
     Poisoned { path: PathBuf },
-    #[error("the ownership file `{}` was written by a newer Whimbrel (version {version})", .path.display())]
+    #[error(
+        "the ownership file `{}` was written by a newer Whimbrel (version {version})",
+        .path.display()
+    )]
     Newer { path: PathBuf, version: u16 },
     #[error("the ownership file `{}` is in use by another process", .path.display())]
     InUse { path: PathBuf },
@@ -85,7 +89,8 @@ pub enum OwnershipError {
     #[error("there is no ownership file `{}`", .path.display())]
     Missing { path: PathBuf },
     #[error(
-        "a record of {length} bytes is too long for the ownership file `{}`, which takes {RECORD_BYTES_MAX}",
+        "a record of {length} bytes is too long for the ownership file `{}`, which takes \
+         {RECORD_BYTES_MAX}",
         .path.display()
     )]
     TooLong { path: PathBuf, length: usize },
@@ -226,7 +231,8 @@ impl Remedy for OwnershipError {
                 "the guest is known here already: see `whimbrel list`".into()
             }
             OwnershipError::Missing { .. } => {
-                "this host does not know the guest: look on the others with `whimbrel list --all-hosts`"
+                "this host does not know the guest: look on the others with `whimbrel list \
+                 --all-hosts`"
                     .into()
             }
             OwnershipError::TooLong { .. } => "report this as a bug".into(),

@@ -37,7 +37,9 @@ pub enum ProcessError {
         #[source]
         source: io::Error,
     },
-    #[error("failed to start `{}`", .program.display())]
+    #[error("failed to start `{}`",
+        .program.display()
+    )]
     Start {
         program: PathBuf,
         #[source]
@@ -77,7 +79,8 @@ impl Remedy for ProcessError {
                 format!("check that `{}` is there and executable", program.display())
             }
             ProcessError::NoUser { name } => format!(
-                "create the user with `useradd --system --shell /usr/sbin/nologin {name}`, or name another one as `user` under `[engine]` in the config"
+                "create the user with `useradd --system --shell /usr/sbin/nologin {name}`, or \
+                 name another one as `user` under `[engine]` in the config"
             ),
             ProcessError::UserUnreadable { .. } => {
                 "check the sources of users in `/etc/nsswitch.conf`".into()

@@ -64,7 +64,9 @@ pub enum StoreError {
     GuestTaken { guest: GuestId },
     #[error("there is no guest `{guest}`")]
     NoGuest { guest: GuestId },
-    #[error("the {what} `{value}` in the store `{}` cannot be read", .path.display())]
+    #[error("the {what} `{value}` in the store `{}` cannot be read",
+        .path.display()
+    )]
     Unreadable { path: PathBuf, what: &'static str, value: String },
     #[error("failed to {action} the store `{}`", .path.display())]
     Sqlite {
@@ -115,7 +117,8 @@ impl Remedy for StoreError {
                 "choose another name, or remove the other guest with `whimbrel rm`".into()
             }
             StoreError::GuestTaken { .. } => {
-                "remove `uuid` from the guest file to get a new one; `whimbrel list` shows the other guest"
+                "remove `uuid` from the guest file to get a new one; `whimbrel list` shows the \
+                 other guest"
                     .into()
             }
             StoreError::NoGuest { .. } => "see `whimbrel list` for the guests there are".into(),

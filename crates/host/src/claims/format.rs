@@ -5,7 +5,10 @@
 //!
 //! ```text
 //! whimbrel owner 1 5f0c33b1
-//! {"guest":"…","guest_name":"web1","host":"…","host_name":"alpha","epoch":17,…}
+//! {
+//!   "guest": "…",
+//!   "guest_name": "web1",
+//!   …
 //! ```
 //! The line's numbers are the version and the CRC-32C of all after the line.
 
@@ -183,7 +186,7 @@ pub(super) fn read_papers(bytes: &[u8]) -> Result<GuestPapers, String> {
 }
 
 fn seal(kind: &str, raw: &impl Serialize) -> Vec<u8> {
-    let mut body = serde_json::to_vec(raw).expect("these types become JSON");
+    let mut body = serde_json::to_vec_pretty(raw).expect("these types become JSON");
     body.push(b'\n');
     let mut bytes =
         format!("whimbrel {kind} {VERSION} {:08x}\n", crc32c::crc32c(&body)).into_bytes();

@@ -129,7 +129,7 @@ fn nobody_wins_the_past() {
     assert_eq!(late.code(), "disk/owned-elsewhere");
 }
 
-/// The ordinary way of a guest: taken at its first start, ceded, taken by the other host, forgotten.
+/// The ordinary way of a guest: taken at its start, ceded, taken by the other host, forgotten.
 #[test]
 fn a_guest_moves() {
     let shared = shared();
@@ -337,8 +337,18 @@ fn leftovers_go() {
 fn golden_record() {
     let bytes = format::owner(&owner(1, 17), Path::new("/srv/web1.img"), 42);
     insta::assert_snapshot!(String::from_utf8(bytes).unwrap(), @r#"
-    whimbrel owner 1 e063eb2c
-    {"guest":"00000000-0000-0000-0000-000000000abc","guest_name":"web1","host":"0101010101010101010101010101010101010101010101010101010101010101","host_name":"host1","epoch":17,"handoff":null,"state":"held","image":"/srv/web1.img","inode":42}
+    whimbrel owner 1 b30977ac
+    {
+      "guest": "00000000-0000-0000-0000-000000000abc",
+      "guest_name": "web1",
+      "host": "0101010101010101010101010101010101010101010101010101010101010101",
+      "host_name": "host1",
+      "epoch": 17,
+      "handoff": null,
+      "state": "held",
+      "image": "/srv/web1.img",
+      "inode": 42
+    }
     "#);
 }
 

@@ -327,13 +327,14 @@ fn golden_sector() {
     let record =
         Numbered { number: 0x0102, file: 0x1112_1314_1516_1718, record: b"owned".to_vec() };
     let slot = record.encode();
-    let header: String = slot[..40].iter().map(|byte| format!("{byte:02x}")).collect();
-    insta::assert_snapshot!(
-        header,
-        @"57426f77010000000201000000000000181716151413121105000000b63f16466f776e6564000000"
-    );
-    let last: String = slot[7 * 512..][..40].iter().map(|byte| format!("{byte:02x}")).collect();
-    insta::assert_snapshot!(last, @"57426f770100070002010000000000001817161514131211050000005350c2836f776e6564000000");
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (first, last) = (&slot[..SECTOR_BYTES], &slot[7 * SECTOR_BYTES..]);
+    assert_eq!(hex(&first[..16]), "57426f77010000000201000000000000");
+    assert_eq!(hex(&first[16..32]), "181716151413121105000000b63f1646");
+    assert_eq!(first[32..37], *b"owned");
+    assert!(first[37..].iter().all(|byte| *byte == 0));
+    assert_eq!(hex(&last[..16]), "57426f77010007000201000000000000");
+    assert_eq!(hex(&last[16..32]), "1817161514131211050000005350c283");
 }
 
 #[derive(Clone, Debug)]

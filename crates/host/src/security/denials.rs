@@ -108,12 +108,13 @@ fn short(record: &str) -> String {
 mod tests {
     use super::*;
 
-    const LOG: &str = r#"type=AVC msg=audit(1700000000.100:1): avc:  denied  { read write } for  pid=7 comm="qemu-system-x86" name="web1.img" dev="sda1" ino=42 scontext=a tcontext=b tclass=file permissive=0
-type=AVC msg=audit(1700000001.100:2): avc:  denied  { read } for  pid=7 comm="qemu-system-x86" path="/srv/web2.img" dev="sda1" ino=43 scontext=a tcontext=b tclass=file permissive=1
-5,900,12345,-;audit: type=1400 audit(1700000002.100:3): apparmor="DENIED" operation="open" profile="qemu" name="/srv/web3.img" pid=7 comm="qemu-system-x86" requested_mask="wr" denied_mask="wr" fsuid=0 ouid=0
-5,901,12345,-;audit: type=1400 audit(1700000003.100:4): apparmor="ALLOWED" operation="open" profile="qemu" name="/srv/web4.img" pid=7
-5,902,12345,-;audit: type=1400 audit(1700000004.100:5): apparmor="DENIED" operation="open" profile="qemu" name=2F7372762F6D79206469736B pid=7
-type=AVC msg=audit(1700000005.100:6): avc:  denied  { name_bind } for  pid=9 comm="whimbrel" src=8002 scontext=a tcontext=b tclass=tcp_socket permissive=0
+    const LOG: &str = r#"
+type=AVC msg=audit(1700000000.100:1): avc:  denied  { write } for  name="web1.img" ino=42
+type=AVC msg=audit(1700000001.100:2): avc:  denied  { read } for  path="/srv/web2.img" permissive=1
+5,9,1,-;audit: audit(1700000002.100:3): apparmor="DENIED" operation="open" name="/srv/web3.img"
+5,9,2,-;audit: audit(1700000003.100:4): apparmor="ALLOWED" operation="open" name="/srv/web4.img"
+5,9,3,-;audit: audit(1700000004.100:5): apparmor="DENIED" name=2F7372762F6D79206469736B pid=7
+type=AVC msg=audit(1700000005.100:6): avc:  denied  { name_bind } for  pid=9 src=8002 permissive=0
 type=AVC msg=audit(broken
 "#;
 
@@ -143,7 +144,7 @@ type=AVC msg=audit(broken
         assert!(is_apparmor(file("/srv/my disk", None, 0)));
     }
 
-    /// A port is found whoever asked for it, and the record is shown from where it gets interesting.
+    /// A port is found whoever asked for it, and its record is shown from where it matters.
     #[test]
     fn denials_of_ports_are_found() {
         let port = |port| newest(LOG, &Subject::Port(port), UNIX_EPOCH);

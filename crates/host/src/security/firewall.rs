@@ -77,7 +77,14 @@ fn runs(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const NFT: &str = "table inet filter {\n\tchain output {\n\t\ttype filter hook output priority filter; policy accept;\n\t}\n\tchain input {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n}\n";
+    const NFT: &str = "table inet filter {
+    \tchain output {
+    \t\ttype filter hook output priority filter; policy accept;
+    \t}
+    \tchain input {
+    \t\ttype filter hook input priority filter; policy drop;
+    \t}
+    }";
 
     /// The manager wins over what it is made upon; without any sign there is no firewall.
     #[test]
