@@ -163,8 +163,8 @@ fn reports_are_kept() {
         tables.put_report(&report(handoff, text)).unwrap();
     }
     let [second, first] = [report(2, "{\"a\":1}"), report(1, "{\"b\":2}")];
-    assert_eq!(tables.reports(GuestId(id(1)), 10).unwrap(), [second.clone(), first.clone()]);
-    assert_eq!(tables.reports(GuestId(id(1)), 1).unwrap(), [second]);
+    assert_eq!(tables.reports(Some(GuestId(id(1))), 10).unwrap(), [second.clone(), first.clone()]);
+    assert_eq!(tables.reports(Some(GuestId(id(1))), 1).unwrap(), [second]);
     assert_eq!(tables.report(first.handoff).unwrap(), Some(first));
     assert_eq!(tables.report(HandoffId(id(3))).unwrap(), None);
 }
