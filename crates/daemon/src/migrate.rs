@@ -29,7 +29,7 @@ mod wire;
 pub(crate) use plan::{answer_facts, finding, forecast, make_plan, read_host_facts};
 pub(crate) use report::Progressing;
 pub(crate) use watch::Figures;
-pub(crate) use wire::Wire;
+pub(crate) use wire::{Call, Wire};
 
 use crate::guests::GuestTask;
 use crate::http::Caller;
@@ -76,7 +76,7 @@ pub(crate) struct Target {
 pub(crate) struct Incoming {
     pub(crate) handoff: HandoffId,
     pub(crate) offer: Offer,
-    pub(crate) wire: Wire,
+    pub(crate) call: Call,
 }
 
 /// What a task remembers of one attempt.

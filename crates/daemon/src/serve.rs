@@ -11,7 +11,7 @@ use crate::backend;
 use crate::daemon::Daemon;
 use crate::guests::{GuestEvent, GuestTask};
 use crate::http::Caller;
-use crate::migrate::{Incoming, Wire, answer_facts};
+use crate::migrate::{Call, Incoming, answer_facts};
 use crate::ownership::Ownership;
 use crate::story::{About, from_unix_ms};
 use std::sync::Arc;
@@ -145,13 +145,13 @@ async fn handoff(
         tokio::spawn(task.begin(effects));
     }
     let stream = responder.handoff().await?;
-    let wire = Wire::begin(handle.clone(), peer, stream);
+    let call = Call { peer, stream };
     let event = match opening.offer {
         Some(offer) => {
             let handoff: HandoffId = opening.handoff;
-            GuestEvent::Incoming(Box::new(Incoming { handoff, offer, wire }))
+            GuestEvent::Incoming(Box::new(Incoming { handoff, offer, call }))
         }
-        None => GuestEvent::Wire(wire),
+        None => GuestEvent::Wire(call),
     };
     // A task that has just ended took the conversation with it; the peer dials again.
     let _ = handle.send(event).await;

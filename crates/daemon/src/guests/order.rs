@@ -5,7 +5,7 @@
 
 use crate::guests::Papers;
 use crate::http::Caller;
-use crate::migrate::{Figures, Incoming, MoveOrder, Planned, Wire};
+use crate::migrate::{Call, Figures, Incoming, MoveOrder, Planned};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use whimbrel_api::Problem;
@@ -18,7 +18,7 @@ pub(crate) enum GuestEvent {
     /// A person wants something.
     Order { order: Order, reply: Reply },
     /// A peer opened the conversation about a handoff, or took it up again.
-    Wire(Wire),
+    Wire(Call),
     /// A peer offers the guest to this host.
     Incoming(Box<Incoming>),
     /// A message about a handoff arrived.
@@ -37,7 +37,7 @@ pub(crate) enum MigrationEvent {
     /// The machine is told.
     Machine(whimbrel_handoff::effect::Event),
     /// An attempt to reach the peer ended.
-    Dialled(Result<Wire, Box<Problem>>),
+    Dialled(Result<Call, Box<Problem>>),
     /// The attempt must end here, for this reason.
     Failed(Box<Problem>),
     /// New figures from engine and carrier.

@@ -125,11 +125,15 @@ impl GuestTask {
         }
     }
 
-    /// Sends to the peer over whatever conversation there is.
+    /// Sends to the peer: over the conversation about this handoff, or, about one that is history,
+    /// over the one in which it was asked about.
     async fn send(&mut self, to: HostId, message: Message) {
-        let ours = self.journey.as_ref().and_then(|journey| journey.wire.as_ref());
-        let mut wires = ours.into_iter().chain(&self.visitors);
-        let Some(wire) = wires.find(|wire| wire.peer == to) else { return };
+        let ours = self.journey.as_ref().filter(|journey| journey.handoff == message.handoff);
+        let wire = match ours {
+            Some(journey) => journey.wire.as_ref(),
+            None => self.visitors.iter().find(|wire| wire.peer == to),
+        };
+        let Some(wire) = wire else { return };
         let sender = wire.sender();
         if matches!(message.body, Body::Refused { .. } | Body::Returned | Body::Abort)
             && let Some(problem) = self.journey.as_ref().and_then(|j| j.problem.clone())

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use whimbrel_api::Problem;
 use whimbrel_api::event::Event as ApiEvent;
 use whimbrel_api::migration::{
-    Migration, MigrationResult, Outcome, PauseParts, Phase, PhaseTime, Progress, Report,
+    Migration, MigrationResult, Mode, Outcome, PauseParts, Phase, PhaseTime, Progress, Report,
 };
 use whimbrel_api::plan::{Finding, Forecast, Range};
 use whimbrel_engine::Migration as EngineMigration;
@@ -211,7 +211,7 @@ impl Journey {
             transferred_bytes: progress.transferred_bytes,
             wire_bytes: progress.wire_bytes,
             round_count: progress.round,
-            carrier: self.carrier.as_ref().map(|_| "tunnel".to_owned()),
+            carrier: (self.mode != Mode::Definition).then(|| "tunnel".to_owned()),
             channel_count: self.offer.as_ref().map_or(0, |offer| offer.channels),
             phases: migration.phases,
             forecast: migration.forecast,
@@ -313,8 +313,10 @@ impl GuestTask {
         };
         journey.progressing.outcome = Some(Outcome { result, problem, report });
         let last = journey.migration(self);
-        // A wire that is still open may be asked about the handoff once more.
-        self.visitors.extend(journey.wire.take());
+        // The source has heard all there is. The target may be asked once more what became of it.
+        if !journey.is_source() {
+            self.visitors.extend(journey.wire.take());
+        }
         drop(journey);
         if let Err(error) = self.daemon.store.call(move |tables| tables.put_report(&row)).await {
             self.story_problem(&Problem::of(&error));

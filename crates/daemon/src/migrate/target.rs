@@ -6,7 +6,7 @@
 use crate::guests::{GuestTask, Papers, parse_stored};
 use crate::migrate::source::{migration_options, start_carrier};
 use crate::migrate::watch::{self, Watched};
-use crate::migrate::{Incoming, Journey, Role};
+use crate::migrate::{Incoming, Journey, Role, Wire};
 use whimbrel_api::migration::{MigrationResult, Mode, Phase};
 use whimbrel_api::{Kind as ProblemKind, Problem};
 use whimbrel_engine::{ChannelEnd, Start};
@@ -29,20 +29,21 @@ impl GuestTask {
     /// A peer offers this guest. The machine decides when the offer itself is read; here only the
     /// papers are laid out.
     pub(crate) async fn on_incoming(&mut self, incoming: Incoming) {
-        let Incoming { handoff, offer, wire } = incoming;
+        let Incoming { handoff, offer, call } = incoming;
         if self.journey.as_ref().is_some_and(|journey| journey.handoff == handoff) {
-            return self.on_wire(wire).await;
+            return self.on_wire(call).await;
         }
         if self.journey.is_some() || self.ownership.machine().handoff().is_some() {
             // The machine answers that it is busy.
+            let wire = Wire::begin(self.handle.clone(), call);
             self.visitors.push(wire);
             return;
         }
         let mode = if offer.passport.is_empty() { Mode::Definition } else { Mode::Live };
-        let name = self.daemon.peers.name_of(wire.peer);
-        let mut journey = Journey::new(handoff, wire.peer, name, Role::Target, mode);
+        let name = self.daemon.peers.name_of(call.peer);
+        let mut journey = Journey::new(handoff, call.peer, name, Role::Target, mode);
         journey.offer = Some(Box::new(offer));
-        journey.wire = Some(wire);
+        journey.wire = Some(Wire::begin(self.handle.clone(), call));
         self.journey = Some(journey);
     }
 
@@ -239,6 +240,7 @@ impl GuestTask {
         let source = self.peer_name();
         self.mark_released();
         self.story(format!("the guest has arrived from `{source}`"));
+        self.drop_carrier().await;
         self.end_journey(MigrationResult::Done, None).await;
         let desired = if self.engine.is_some() { Desired::Running } else { Desired::Stopped };
         if let Err(problem) = self.set_desired(desired).await {

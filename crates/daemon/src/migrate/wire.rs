@@ -25,6 +25,14 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Numbers conversations, so that the end of an old one is not taken for the end of a new one.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
+/// A conversation that nobody reads yet. It is read once the guest's task has taken note of it, so
+/// that no message comes before what it is about.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) peer: HostId,
+    pub(crate) stream: HandoffStream,
+}
+
 /// One conversation. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -42,7 +50,8 @@ impl Drop for Wire {
 
 impl Wire {
     /// Begins to read: what arrives becomes events of the guest's task.
-    pub(crate) fn begin(guest: GuestHandle, peer: HostId, stream: HandoffStream) -> Self {
+    pub(crate) fn begin(guest: GuestHandle, call: Call) -> Self {
+        let Call { peer, stream } = call;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let sender = stream.sender();
         let reader = tokio::spawn(read(guest, peer, id, stream)).abort_handle();
@@ -77,17 +86,17 @@ async fn read(guest: GuestHandle, peer: HostId, id: u64, mut stream: HandoffStre
 
 /// Whom to call about what.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
-    pub(crate) peer: HostId,
-    pub(crate) guest: GuestId,
-    pub(crate) handoff: HandoffId,
-    pub(crate) epoch: Epoch,
+struct Wanted {
+    peer: HostId,
+    guest: GuestId,
+    handoff: HandoffId,
+    epoch: Epoch,
     /// With the first call of a source.
-    pub(crate) offer: Option<Offer>,
+    offer: Option<Offer>,
 }
 
 /// Dials until somebody answers, and reports every failure.
-async fn dial(daemon: Arc<Daemon>, guest: GuestHandle, call: Call, first_wait: Duration) {
+async fn dial(daemon: Arc<Daemon>, guest: GuestHandle, call: Wanted, first_wait: Duration) {
     let mut wait = first_wait;
     loop {
         tokio::time::sleep(wait).await;
@@ -105,10 +114,7 @@ async fn dial(daemon: Arc<Daemon>, guest: GuestHandle, call: Call, first_wait: D
             Err(problem) => Err(problem),
         };
         let (event, is_done) = match dialled {
-            Ok(stream) => {
-                let wire = Wire::begin(guest.clone(), call.peer, stream);
-                (MigrationEvent::Dialled(Ok(wire)), true)
-            }
+            Ok(stream) => (MigrationEvent::Dialled(Ok(Call { peer: call.peer, stream })), true),
             Err(problem) => (MigrationEvent::Dialled(Err(Box::new(problem))), false),
         };
         let event = GuestEvent::Migration { handoff: call.handoff, event };
@@ -123,7 +129,7 @@ impl GuestTask {
     /// Calls the peer of the open handoff, now or after a while.
     pub(crate) fn call_peer(&mut self, first_wait: Duration, offer: Option<Offer>) {
         let Some(handoff) = self.ownership.machine().handoff().copied() else { return };
-        let call = Call {
+        let call = Wanted {
             peer: handoff.peer,
             guest: self.id,
             handoff: handoff.id,
@@ -138,7 +144,8 @@ impl GuestTask {
     }
 
     /// A conversation about a handoff was begun by the peer, or by us.
-    pub(crate) async fn on_wire(&mut self, wire: Wire) {
+    pub(crate) async fn on_wire(&mut self, call: Call) {
+        let wire = Wire::begin(self.handle.clone(), call);
         match &mut self.journey {
             Some(journey) if journey.peer == wire.peer => {
                 journey.wire = Some(wire);
