@@ -8,8 +8,11 @@ use crate::tls::HandshakeError;
 use crate::wire::WireError;
 use std::io;
 use std::net::SocketAddr;
+use whimbrel_model::codes;
 use whimbrel_model::id::{HostId, HostName};
-use whimbrel_model::problem::{Kind, Problem, Remedy};
+use whimbrel_model::plan::reach::{Unreachable, unreachable};
+use whimbrel_model::plan::{Finding, Severity};
+use whimbrel_model::problem::{Kind, Problem, Remedy, chain};
 
 /// Why there is no connection to a peer.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +115,38 @@ impl Remedy for ConnectError {
                 "install the same release on both hosts; if they have it, report this".to_owned()
             }
         }
+    }
+}
+
+impl ConnectError {
+    /// What a plan says of a host that cannot be asked.
+    pub fn finding(&self) -> Finding {
+        let at = |host: &HostName, address: &SocketAddr, why: &Unreachable| {
+            unreachable(host.as_str(), Some(address.ip()), address.port(), why, None)
+        };
+        match self {
+            ConnectError::Closed { host, address, .. } => at(host, address, &Unreachable::Refused),
+            ConnectError::Unreachable { host, address, source } => {
+                at(host, address, &Unreachable::of(source))
+            }
+            ConnectError::Silent { host, address, seconds } => {
+                at(host, address, &Unreachable::TimedOut { seconds: *seconds })
+            }
+            ConnectError::AnotherHost { host, address, found } => {
+                let reason = format!("its fingerprint is {found}");
+                at(host, address, &Unreachable::Tls { reason })
+            }
+            ConnectError::NotAllowed { .. } => self.as_finding(codes::PLAN_ALLOWED),
+            ConnectError::Version { .. } => self.as_finding(codes::PLAN_PROTOCOL),
+            ConnectError::NoAddress { .. }
+            | ConnectError::Handshake { .. }
+            | ConnectError::Frame { .. }
+            | ConnectError::Nonsense { .. } => self.as_finding(codes::PLAN_UNREACHABLE),
+        }
+    }
+
+    fn as_finding(&self, code: &'static str) -> Finding {
+        Finding { severity: Severity::Blocker, code, text: chain(self), remedy: self.remedy() }
     }
 }
 
