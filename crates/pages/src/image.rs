@@ -18,9 +18,11 @@
 //! opens is still compared with its page's digest. So a page is either right or lost, and lost
 //! pages are asked for again.
 
+mod census;
 mod manifest;
 mod writer;
 
+pub use census::Census;
 pub use manifest::{ENTRIES_MAX, Entry, Location, Manifest, ManifestError, ManifestName};
 pub use writer::{ImageWriter, SealedBlock};
 

@@ -3,10 +3,10 @@
 
 //! The manifest of an image: which page lies where, and what its digest is.
 //!
-//! The host that keeps the image has it sealed beside the blocks; the host the guest went to has
-//! it, too, and the key. When the guest returns, its host says which manifest it has
-//! ([`ManifestName`]: 48 bytes); if it is the same one, both ends number its pages alike, and that
-//! is all they have to agree on.
+//! The host that keeps the image has it sealed beside the blocks. The host the guest went to has
+//! counted the same pages itself ([`super::Census`]), and has the key. When the guest returns, its
+//! host says which pages it knows of ([`ManifestName`]: 48 bytes); if they are the same, both ends
+//! number them alike, and that is all they have to agree on.
 //!
 //! ```text
 //! "WPM1"  u32 segments  u64 entries                     then each segment: u32 length, sealed
@@ -61,7 +61,7 @@ pub struct Manifest {
     entries: Vec<Entry>,
 }
 
-/// Names a manifest by its content: equal names, equal manifests.
+/// Names a manifest by its content: equal names, equal pages in equal slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ManifestName {
     pub id: ImageId,
@@ -81,6 +81,20 @@ impl ManifestName {
         let wrong = "48 bytes are 16 and 32";
         Self { id: ImageId(id.try_into().expect(wrong)), digest: digest.try_into().expect(wrong) }
     }
+}
+
+/// Locations are left out: where the pages lie concerns only the host that keeps them.
+pub(super) fn name_of(
+    id: ImageId,
+    pages: impl Iterator<Item = (Place, PageDigest)>,
+) -> ManifestName {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&id.0);
+    for (place, digest) in pages {
+        hasher.update(&number(place).to_be_bytes());
+        hasher.update(&digest.0);
+    }
+    ManifestName { id, digest: *hasher.finalize().as_bytes() }
 }
 
 /// Why a manifest was not used. The image is of no use without it.
@@ -123,15 +137,7 @@ impl Manifest {
     }
 
     pub fn name(&self) -> ManifestName {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.id.0);
-        let mut plain = Vec::new();
-        for segment in self.entries.chunks(SEGMENT_ENTRIES) {
-            plain.clear();
-            put_segment(segment, &mut plain);
-            hasher.update(&plain);
-        }
-        ManifestName { id: self.id, digest: *hasher.finalize().as_bytes() }
+        name_of(self.id, self.held())
     }
 
     /// Returns the manifest as it is kept. A key seals one manifest, once.

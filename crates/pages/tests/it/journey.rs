@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use whimbrel_pages::codec::{Codec, Packer, Unpacker};
 use whimbrel_pages::digest::PageDigest;
 use whimbrel_pages::frame::{Frame, FrameReader};
-use whimbrel_pages::image::{ImageId, ImageKey, ImageWriter, Manifest, Seal};
+use whimbrel_pages::image::{Census, ImageId, ImageKey, ImageWriter, Manifest, Seal};
 use whimbrel_pages::receiver::{ReceiveError, Receiver};
 use whimbrel_pages::sender::{Counts, Sender, SenderConfig};
 use whimbrel_pages::shelf::{MemoryShelf, Shelf, SlotLost};
@@ -523,6 +523,14 @@ fn an_image_brings_a_guest_back() {
     blocks.extend(last);
     assert!(blocks.iter().zip(0..).all(|(block, number)| block.number == number));
     let manifest = Manifest::open(&seal, &manifest.seal(&seal)).unwrap();
+
+    // The target has counted the same pages.
+    let mut census = Census::new(Format::Qemu.splitter());
+    journey.rebuilt.chunks(1000).for_each(|bytes| census.push(bytes));
+    assert_eq!(census.name(image), manifest.name());
+    assert!(census.held().eq(manifest.held()));
+    census.push(&[0x28; 8]);
+    assert_eq!(census.name(image), manifest.name(), "devices are no pages");
 
     // The guest as it was at the end: the last version of every page.
     let mut memory = BTreeMap::new();
