@@ -25,7 +25,7 @@ pub use client::{Connection, Dialer, Lines, PeerAddress};
 pub use error::{ConnectError, RequestError};
 pub use handoff::{HandoffSender, HandoffStream};
 pub use server::{Incoming, IncomingError, LineSink, Responder};
-pub(crate) use socket::tune;
+pub(crate) use socket::{connect_first, tune};
 
 use crate::tls::PeerStream;
 use bytes::{Buf, BytesMut};

@@ -25,7 +25,7 @@ pub use invitation::{
     Invitation, LIFETIME, OpenInvitation, TOKEN_BYTES_MAX, TokenError, WRONG_KEYS_MAX,
 };
 
-use crate::conn::tune;
+use crate::conn::connect_first;
 use crate::frame::{self, FrameError, FrameReader, PAIR_FRAME_BYTES_MAX};
 use crate::identity::Identity;
 use crate::listener::PairArrival;
@@ -159,11 +159,11 @@ pub async fn join(
         let addresses = invitation.addresses().to_vec();
         PairError::Unreachable { addresses, source }
     };
-    let (tcp, address) = match tokio::time::timeout(deadline, reach(invitation)).await {
-        Ok(reached) => reached.map_err(unreachable)?,
+    let reached = tokio::time::timeout(deadline, connect_first(invitation.addresses())).await;
+    let (tcp, address) = match reached {
+        Ok(reached) => reached.map_err(|(error, _)| unreachable(error))?,
         Err(_) => return Err(unreachable(std::io::ErrorKind::TimedOut.into())),
     };
-    tune(&tcp);
     let name = "pair.whimbrel".to_owned();
     let tls = tls::connect(identity, invitation.host(), ALPN_PAIR, name, tcp).await;
     let tls = tls.map_err(|error| match error {
@@ -176,17 +176,6 @@ pub async fn join(
     let secret = export(|out| session.export_keying_material(out, EXPORT_LABEL, None))?;
     let proofs = Proofs::new(invitation, identity.id(), &secret);
     within(ask(tls, ours, invitation, certificate, proofs)).await
-}
-
-async fn reach(invitation: &Invitation) -> std::io::Result<(TcpStream, SocketAddr)> {
-    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
-    for &address in invitation.addresses() {
-        match TcpStream::connect(address).await {
-            Ok(tcp) => return Ok((tcp, address)),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 async fn ask(

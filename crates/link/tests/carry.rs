@@ -6,7 +6,12 @@
 //! This program is its own `whimbrel carry DIR`, and its own daemon to kill. `carry measure` prints
 //! what two of them carry in a second.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test program"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -24,7 +29,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["carry", directory] => return carrier::run(Path::new(directory)),
+        ["carry", directory] => {
+            if let Err(error) = carrier::run(Path::new(directory)) {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
         ["daemon", directory] => be_a_daemon(Path::new(directory)),
         ["measure", channels] => runtime().block_on(measure(channels.parse().unwrap())),
         // What a test runner asks of every test program.

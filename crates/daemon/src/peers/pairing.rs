@@ -5,6 +5,7 @@
 
 use crate::peers::{Peers, row};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use whimbrel_api::Problem;
 use whimbrel_link::listener::PairArrival;
@@ -32,18 +33,32 @@ pub(crate) struct Opened {
 
 impl Peers {
     /// Opens an invitation, replacing the one before, and the port for it.
-    pub(crate) async fn invite(&self, wanted: &[String]) -> Result<Opened, Problem> {
+    pub(crate) async fn invite(self: &Arc<Self>, wanted: &[String]) -> Result<Opened, Problem> {
         let addresses = self.own_addresses(wanted).await?;
         let invitation = Invitation::draw(self.identity.id(), addresses.clone());
         let token = invitation.token();
         *self.invitation.lock().await = Some(OpenInvitation::new(invitation, Instant::now()));
         self.set_doors().await?;
+        let peers = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(LIFETIME).await;
+            if let Some(peers) = peers.upgrade() {
+                peers.shut_the_door().await;
+            }
+        });
         Ok(Opened { token, addresses, expires_at: SystemTime::now() + LIFETIME })
     }
 
     pub(crate) async fn close_invitation(&self) -> Result<(), Problem> {
         *self.invitation.lock().await = None;
         self.set_doors().await
+    }
+
+    /// Closes the port for pairing, if the invitation has ended by itself, and nothing else needs it.
+    async fn shut_the_door(&self) {
+        if let Err(problem) = self.set_doors().await {
+            tracing::warn!(%problem, "the port could not be closed after pairing");
+        }
     }
 
     /// Where this host can be reached: as told, or at every address it has.
@@ -69,6 +84,8 @@ impl Peers {
         } else {
             vec![listen.ip()]
         };
+        // A socket of IPv4 does not answer IPv6; the other way round it does.
+        found.retain(|ip| ip.is_ipv4() || listen.is_ipv6());
         found.truncate(pairing::ADDRESSES_MAX);
         if found.is_empty() {
             return Err(Problem::new(
@@ -111,6 +128,7 @@ impl Peers {
                 if let Some(open) = self.invitation.lock().await.as_mut() {
                     open.wrong_key();
                 }
+                self.shut_the_door().await;
                 return Err(PairError::WrongKey);
             }
             heard => heard?,
@@ -119,8 +137,9 @@ impl Peers {
             proven.refuse(&problem).await?;
             return Ok(None);
         }
-        // Used up by the first that proves to hold its key, whatever comes of it.
-        if self.invitation.lock().await.take().is_none() {
+        // Used up by the first that proves to hold its key, whatever comes of it. It may have ended
+        // meanwhile, or another may have taken its place.
+        if !self.use_up(&invitation).await {
             return Ok(None);
         }
         let pinned = self.pin(row(&proven.paired)).await;
@@ -129,10 +148,17 @@ impl Peers {
             return Ok(None);
         }
         // The port stays open if relocation is enabled, and closes behind the guest if not.
-        if let Err(problem) = self.set_doors().await {
-            tracing::warn!(%problem, "the port could not be closed after pairing");
-        }
+        self.shut_the_door().await;
         proven.accept(&self.introduction().await).await.map(Some)
+    }
+
+    async fn use_up(&self, invitation: &Invitation) -> bool {
+        let mut open = self.invitation.lock().await;
+        let is_open = open.as_ref().and_then(|open| open.get(Instant::now())) == Some(invitation);
+        if is_open {
+            *open = None;
+        }
+        is_open
     }
 
     /// Two hosts of one name could not be told apart.

@@ -16,7 +16,7 @@ use super::meter::Meter;
 use super::server;
 use super::status::Status;
 use super::throttle::Throttle;
-use crate::conn::tune;
+use crate::conn::{connect_first, tune};
 use crate::identity::Identity;
 use crate::tls::{self, ALPN_CARRY};
 use bytes::BytesMut;
@@ -236,7 +236,6 @@ impl Carrier {
         let candidates: Vec<SocketAddr> = best.iter().chain(addresses).copied().collect();
         let (tcp, address) = connect(&candidates).await?;
         *best = Some(address);
-        tune(&tcp);
         let name = tls::carry_name(self.config.handoff);
         let link = tls::connect(&self.identity, self.config.peer, ALPN_CARRY, name, tcp).await;
         let mut link = Link::Client(link.map_err(|e| chain(&e))?);
@@ -386,17 +385,13 @@ impl Drop for Turn {
     }
 }
 
-/// Connects to the first address that answers.
 async fn connect(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), String> {
-    let mut last = "no address is known".to_owned();
-    for &address in addresses {
-        match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await {
-            Ok(Ok(tcp)) => return Ok((tcp, address)),
-            Ok(Err(error)) => last = format!("{address}: {error}"),
-            Err(_) => last = format!("{address} did not answer"),
-        }
+    match tokio::time::timeout(CONNECT_MAX, connect_first(addresses)).await {
+        Ok(Ok(connected)) => Ok(connected),
+        Ok(Err((error, Some(address)))) => Err(format!("{address}: {error}")),
+        Ok(Err((_, None))) => Err("no address of the other host is known".to_owned()),
+        Err(_) => Err("the other host did not answer".to_owned()),
     }
-    Err(last)
 }
 
 async fn connect_engine(path: &Path) -> Result<UnixStream, String> {

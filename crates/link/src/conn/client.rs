@@ -4,6 +4,7 @@
 //! The asking side.
 
 use super::handoff::HandoffStream;
+use super::socket::STAGGER;
 use super::{ANSWER_MAX, ByteStream, ConnectError, RequestError, tune};
 use crate::frame::{self, FRAME_BYTES_MAX, FrameReader};
 use crate::identity::Identity;
@@ -21,9 +22,6 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use whimbrel_handoff::ownership::Answer;
 use whimbrel_model::id::{HostId, HostName};
-
-/// The next address is tried when the one before has not answered for this long.
-const STAGGER: Duration = Duration::from_millis(300);
 
 /// Where a paired host is.
 #[derive(Clone, Debug, PartialEq, Eq)]

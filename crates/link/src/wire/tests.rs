@@ -48,7 +48,7 @@ fn requests_have_these_bytes() {
         "080110011a0e7768696d6272656c20302e312e302205616c706861",
     );
     check(&Request::Ping, "0a00");
-    check(&Request::Facts(facts), "120b0a016112027b7d1a025b5d");
+    check(&Request::Facts(facts), "12070a016112027b7d");
     check(
         &Request::WhoOwns(WhoOwns { guest, handoff: None }),
         "1a120a10000000000000000000000000000000aa",
