@@ -52,7 +52,11 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 enum CallError {
     #[error("the Whimbrel daemon cannot be reached on `{}`", .socket.display())]
     NotReachable { socket: PathBuf, source: io::Error },
-    #[error("the Whimbrel daemon did not accept a connection on `{}` within {} s", .socket.display(), CONNECT_TIME_MAX.as_secs())]
+    #[error(
+        "the Whimbrel daemon did not accept a connection on `{}` within {} s",
+        .socket.display(),
+        CONNECT_TIME_MAX.as_secs()
+    )]
     NotAccepting { socket: PathBuf },
     #[error("this user may not use the Whimbrel daemon's socket `{}`", .socket.display())]
     NotPermitted { socket: PathBuf },

@@ -204,12 +204,15 @@ impl Session<'_> {
                     }
                     Ok(None) | Err(_) => return Over::Lost,
                 },
-                keys = next_keys(&mut self.keys) => match self.escape.find(&keys, self.query.read_only) {
-                    Some(_) => return Over::Left,
-                    None if self.query.read_only => {}
-                    // A guest that does not read loses keys, as at a real line.
-                    None => drop(typed.try_send(keys)),
-                },
+                keys = next_keys(&mut self.keys) => {
+                    if self.escape.find(&keys, self.query.read_only).is_some() {
+                        return Over::Left;
+                    }
+                    if !self.query.read_only {
+                        // A guest that does not read loses keys, as at a real line.
+                        drop(typed.try_send(keys));
+                    }
+                }
                 () = self.cx.interrupts.next() => return Over::Left,
             }
             if self.cx.printer.is_out_closed() {

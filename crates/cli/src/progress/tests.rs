@@ -45,7 +45,7 @@ fn migration(phase: Phase) -> Migration {
             rate_bytes_per_second: 412 << 20,
             dirty_bytes_per_second: 38 << 20,
             remaining_ms: Some(Range { min: 2_000, max: 3_000 }),
-            reason: Some("the guest writes 38 MiB/s".into()),
+            reason: None,
             ..Figures::default()
         }),
         outcome: None,
@@ -78,11 +78,16 @@ fn the_current_line_says_why() {
     insta::assert_snapshot!(text, @r#"
     plan       checking
     prepare    beta starts its engine
-    memory     round 3   3.9 GiB of 4 GiB   412 MiB/s   dirty 38 MiB/s   75 % saved   2-3.0 s left   the guest writes 38 MiB/s
+    memory     round 3   3.9 GiB of 4 GiB   412 MiB/s   dirty 38 MiB/s   75 % saved   2-3.0 s left
     switch     the guest stands still
     handoff    beta takes over
     "#);
     assert_eq!(current(Phase::Ended), "");
+
+    let mut busy = migration(Phase::Memory);
+    busy.progress.as_mut().unwrap().reason = Some("it writes faster than it is sent".into());
+    let line = super::current(&busy).unwrap();
+    assert!(line.ends_with("left   it writes faster than it is sent"), "{line}");
 }
 
 /// Savings are never negative, and nothing is divided by nothing.

@@ -100,7 +100,8 @@ fn similar_names_are_offered() {
     ----- stderr -----
     error: there is no guest `wbe1` here
 
-    help: did you mean `web1`? Otherwise see the guests of this host with `whimbrel list`, and those of all paired hosts with `whimbrel list --all-hosts`
+    help: did you mean `web1`? Otherwise see the guests of this host with `whimbrel list`, \
+        and those of all paired hosts with `whimbrel list --all-hosts`
     code: guest/not-found
     "#);
     let other = lab.run(&["show", "mial"]);
@@ -288,9 +289,11 @@ fn a_missing_daemon_is_named() {
     exit code: 1
     ----- stdout -----
     ----- stderr -----
-    error: the Whimbrel daemon cannot be reached on `/nonexistent/api.sock`: No such file or directory (os error 2)
+    error: the Whimbrel daemon cannot be reached on `/nonexistent/api.sock`: No such file \
+        or directory (os error 2)
 
-    help: start it with `systemctl start whimbrel` (or `whimbrel daemon`), or name its socket with `--socket`; guests go on running without it
+    help: start it with `systemctl start whimbrel` (or `whimbrel daemon`), or name its \
+        socket with `--socket`; guests go on running without it
     code: api/daemon-not-reachable
     "#);
 }

@@ -47,9 +47,12 @@ fn hosts_are_paired() {
     exit code: 0
     ----- stdout -----
     Host   State       Takes guests  Engine              Free  Guests  Version  Addresses
-    alpha  this host   yes           qemu 7.2.22 (tcg)  3 GiB       1  0.1.0    192.0.2.1:8002
-    beta   up, 0.4 ms  yes           qemu 7.2.22 (tcg)  3 GiB       1  0.1.0    192.0.2.2:8002
-    full   no answer   ?                                                        [2001:db8::3]:8002
+    alpha  this host   yes           qemu 7.2.22 (tcg)  3 GiB       1  0.1.0    \
+        192.0.2.1:8002
+    beta   up, 0.4 ms  yes           qemu 7.2.22 (tcg)  3 GiB       1  0.1.0    \
+        192.0.2.2:8002
+    full   no answer   ?                                                        \
+        [2001:db8::3]:8002
     ----- stderr -----
     warning: `full` does not answer: no route to host
     "#);
@@ -95,7 +98,8 @@ fn hosts_are_paired() {
     ----- stderr -----
     error: no paired host is called `betta`
 
-    help: did you mean `beta`? Otherwise see the paired hosts with `whimbrel host list`, or pair with it: `whimbrel host invite` there, `whimbrel host join` here
+    help: did you mean `beta`? Otherwise see the paired hosts with `whimbrel host list`, or \
+        pair with it: `whimbrel host invite` there, `whimbrel host join` here
     code: host/not-found
     "#);
 }

@@ -16,6 +16,9 @@ use whimbrel_api::{Kind, Problem};
 use whimbrel_cli::{Hooks, Io};
 use whimbrel_daemon::http::{Socket, serve};
 
+/// Longest line in a snapshot, so that it fits the page with its indentation.
+const LINE_MAX: usize = 88;
+
 pub(crate) struct Lab {
     pub(crate) directory: TempDir,
     pub(crate) fake: Arc<Fake>,
@@ -32,8 +35,25 @@ pub(crate) struct Ran {
 impl fmt::Display for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "exit code: {}", self.code)?;
-        writeln!(f, "----- stdout -----\n{}----- stderr -----\n{}", self.out, self.err)
+        let (out, err) = (folded(&self.out), folded(&self.err));
+        writeln!(f, "----- stdout -----\n{out}----- stderr -----\n{err}")
     }
+}
+
+/// Folds lines that do not fit the page; a backslash marks where.
+fn folded(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        let mut rest = line;
+        while rest.len() > LINE_MAX {
+            let cut = rest[..LINE_MAX].rfind(' ').map_or(LINE_MAX, |space| space + 1);
+            out.push_str(&rest[..cut]);
+            out.push_str("\\\n    ");
+            rest = &rest[cut..];
+        }
+        out.push_str(rest);
+    }
+    out
 }
 
 /// A program yet to run, and what is at its ends.

@@ -48,7 +48,8 @@ fn every_end_of_a_migration_is_told() {
     assert_snapshot!(lab.run(&["migrate", "web1", "beta"]), @r#"
     exit code: 0
     ----- stdout -----
-    web1 now runs on beta. Pause 84 ms (last pages 41, device state 22, first packet 21); total 11 s.
+    web1 now runs on beta. Pause 84 ms (last pages 41, device state 22, first packet 21); \
+        total 11 s.
     ----- stderr -----
     "#);
     assert_snapshot!(lab.run(&["migrate", "db", "beta"]), @r#"
@@ -129,7 +130,8 @@ fn migrations_can_be_left_alone() {
     ----- stderr -----
     error: no paired host is called `bata`
 
-    help: did you mean `beta`? Otherwise see the paired hosts with `whimbrel host list`, or pair with it: `whimbrel host invite` there, `whimbrel host join` here
+    help: did you mean `beta`? Otherwise see the paired hosts with `whimbrel host list`, or \
+        pair with it: `whimbrel host invite` there, `whimbrel host join` here
     code: host/not-found
     "#);
 }

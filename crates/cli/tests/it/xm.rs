@@ -36,13 +36,15 @@ fn the_chapter_can_be_typed() {
     assert_snapshot!(xm(&lab, &["migrate", "1", "192.0.2.2", "-l"]), @r#"
     exit code: 0
     ----- stdout -----
-    web1 now runs on beta. Pause 84 ms (last pages 41, device state 22, first packet 21); total 11 s.
+    web1 now runs on beta. Pause 84 ms (last pages 41, device state 22, first packet 21); \
+        total 11 s.
     ----- stderr -----
     "#);
     assert_snapshot!(xm(&lab, &["migrate", "1", "beta"]), @r#"
     exit code: 0
     ----- stdout -----
-    web1 now runs on beta. Pause 84 ms (last pages 41, device state 22, first packet 21); total 11 s.
+    web1 now runs on beta. Pause 84 ms (last pages 41, device state 22, first packet 21); \
+        total 11 s.
     ----- stderr -----
     "#);
     let asked = lab.fake.asked.lock().unwrap().join("\n");
@@ -77,7 +79,8 @@ fn the_rest_of_xm() {
     ----- stderr -----
     error: there is no guest `nobody` here
 
-    help: see the guests of this host with `whimbrel list`, and those of all paired hosts with `whimbrel list --all-hosts`
+    help: see the guests of this host with `whimbrel list`, and those of all paired hosts \
+        with `whimbrel list --all-hosts`
     code: guest/not-found
     "#);
     for verb in ["shutdown", "destroy", "pause", "unpause", "reboot"] {

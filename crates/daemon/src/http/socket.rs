@@ -25,7 +25,12 @@ pub struct Socket {
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    #[error("the path of the API socket `{}` has {} bytes, and at most {SOCKET_PATH_BYTES_MAX} are possible", .path.display(), .path.as_os_str().len())]
+    #[error(
+        "the path of the API socket `{}` has {} bytes, and at most {SOCKET_PATH_BYTES_MAX} are \
+         possible",
+        .path.display(),
+        .path.as_os_str().len()
+    )]
     PathTooLong { path: PathBuf },
     #[error("another daemon already serves `{}`", .path.display())]
     InUse { path: PathBuf },

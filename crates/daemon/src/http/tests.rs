@@ -61,7 +61,11 @@ macro_rules! stub {
             }
 
             /// An event, and then silence.
-            async fn events(&self, caller: Caller, query: EventQuery) -> Result<EventStream, Problem> {
+            async fn events(
+                &self,
+                caller: Caller,
+                query: EventQuery,
+            ) -> Result<EventStream, Problem> {
                 let Some(_) = query.guest else { return reached("events") };
                 let event_count = u64::from(caller.uid);
                 let first = futures::stream::iter([Event::Missed(Missed { event_count })]);
