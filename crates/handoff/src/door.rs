@@ -405,7 +405,8 @@ impl Evidence<'_> {
             unknown.push(Unknown::OwnRecordDamaged);
         }
         let is_said_by_peer = matches!(newest, Some(Candidate { owner, known_by: KnownBy::Peer(_), .. }) if owner == me);
-        if is_said_by_peer && ours != Some(newest_epoch) && off.is_empty() {
+        let is_forgotten = is_said_by_peer && ours != Some(newest_epoch) && !is_ours_by_disk;
+        if is_forgotten && off.is_empty() {
             unknown.push(Unknown::OwnMemoryLost);
         }
         // Where claims can be taken they decide between us and whoever is silent.

@@ -233,9 +233,7 @@ fn consider(ledger: &mut Ledger, state: State, owned: Epoch, handoff: Handoff) -
             Target::Starting { owned: known, handoff: old }
             | Target::Receiving { owned: known, handoff: old }
             | Target::Prepared { owned: known, handoff: old },
-        ) if (from == old.peer && handoff.epoch > old.epoch && owned >= known)
-            || owned > known =>
-        {
+        ) if (from == old.peer && handoff.epoch > old.epoch && owned >= known) || owned > known => {
             let (state, begin) = Target::begin(ledger, owned, handoff);
             let mut effects = vec![Effect::DestroyCopy];
             effects.extend(begin);

@@ -12,9 +12,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// Worlds generated in each scope before a mutant counts as surviving there.
-const STATES_MAX: usize = 150_000;
+const STATES_MAX: usize = 60_000;
 /// Lives lived before a mutant counts as surviving.
-const SEEDS_MAX: u64 = 30_000;
+const SEEDS_MAX: u64 = 6_000;
 
 /// What happened to a mutant.
 pub struct Kill {
@@ -31,9 +31,10 @@ impl Kill {
     }
 }
 
-/// Hunts every mutant.
-pub fn all() -> Vec<Kill> {
-    Mutant::ALL.iter().map(|&mutant| hunt(mutant)).collect()
+/// Hunts every mutant, and shows each as it is done.
+pub fn all(mut show: impl FnMut(&Kill)) -> Vec<Kill> {
+    let hunted = Mutant::ALL.iter().map(|&mutant| hunt(mutant));
+    hunted.inspect(|kill| show(kill)).collect()
 }
 
 /// Hunts one mutant with both layers.

@@ -122,9 +122,15 @@ fn sim(out: &mut impl Write, first: u64, count: u64) -> io::Result<bool> {
 }
 
 fn mutants(out: &mut impl Write, file: Option<&String>) -> io::Result<bool> {
-    let kills = kills::all();
+    let kills = kills::all(|kill| {
+        let fate = if kill.is_killed() { "killed" } else { "SURVIVES" };
+        let model = kill.by_model.map(|(scope, _)| scope).unwrap_or("-");
+        let seed = kill.by_walk.map_or("-".to_owned(), |(seed, _)| format!("seed {seed}"));
+        // The table that is returned matters; a line on the way does not.
+        let _ = writeln!(out, "{:26} {fate:8}  {model}; {seed}", kill.mutant.name());
+        let _ = out.flush();
+    });
     let table = kills::table(&kills);
-    write!(out, "{table}")?;
     if let Some(file) = file {
         std::fs::write(file, table)?;
     }

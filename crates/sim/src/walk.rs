@@ -157,6 +157,11 @@ pub fn tell(walk: &Walk) -> String {
         }
         Err((wrong, end)) => {
             let _ = writeln!(story, "      healed: {}", line(&end));
+            for host in 0..end.hosts.len() {
+                let verdict = end.at_the_door(&walk.scope, host);
+                let _ = writeln!(story, "      {} may start: {verdict:?}", host_name(host));
+            }
+            let _ = writeln!(story, "      beside the image: {:?}", end.disk);
             let _ = writeln!(story, "      WRONG: {}", coverage::words(wrong));
         }
     }

@@ -4,7 +4,7 @@
 //! What a host can find out before a start.
 
 use super::{Scope, Storage, World, host_id};
-use whimbrel_handoff::door::{ClaimFound, Disk, Evidence, Image, OwnerFound, Peer};
+use whimbrel_handoff::door::{self, ClaimFound, Disk, Evidence, Image, OwnerFound, Peer, Verdict};
 use whimbrel_handoff::ownership::{Answer, Ownership};
 
 impl World {
@@ -32,6 +32,12 @@ impl World {
             })
             .collect();
         Evidence { own, disk, peers }
+    }
+
+    /// What the door would tell a start on `host`, in a healed world.
+    pub fn at_the_door(&self, scope: &Scope, host: usize) -> Option<Verdict> {
+        let own = self.own(host)?;
+        Some(door::start(&self.evidence(scope, host, own, true)))
     }
 
     fn image(&self, is_in_use: bool) -> Image {
