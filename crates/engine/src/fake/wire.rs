@@ -25,6 +25,7 @@ use whimbrel_model::units::Bytes;
 const MAGIC: &[u8; 8] = b"WHIMFAKE";
 const SCALE: u64 = 1024;
 const PIECE_BYTES_MAX: u32 = 16 << 10;
+const STEPS_A_SECOND: u64 = 10;
 /// What the link would carry if nobody limited it.
 const RATE: Bytes = Bytes::mib(1024);
 
@@ -130,14 +131,16 @@ async fn send_round(
 ) -> io::Result<()> {
     let mut left = bytes;
     while left > 0 {
-        let piece = left.div_ceil(SCALE).min(u64::from(PIECE_BYTES_MAX));
+        let bandwidth = body.state().tuning.bandwidth;
+        let rate = bandwidth.unwrap_or(RATE).0.max(1);
+        // Small steps where it is slow, so that new tuning is felt soon.
+        let step = (rate / STEPS_A_SECOND / SCALE).clamp(1, u64::from(PIECE_BYTES_MAX));
+        let piece = left.div_ceil(SCALE).min(step);
         let length = u32::try_from(piece).expect("the limit above fits");
         let begun = Instant::now();
         send_piece(main, length).await?;
         let stands_for = left.min(piece * SCALE);
         left -= stands_for;
-        let bandwidth = body.state().tuning.bandwidth;
-        let rate = bandwidth.unwrap_or(RATE).0.max(1);
         let due = Duration::from_millis(stands_for.saturating_mul(1000) / rate);
         if bandwidth.is_some() {
             tokio::time::sleep_until(begun + due).await;

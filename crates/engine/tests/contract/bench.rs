@@ -311,14 +311,10 @@ async fn pump(
 ) {
     let mut buffer = vec![0; 64 << 10];
     let mut passed = 0;
-    // Reads first and holds then, so that an end that closes is seen while nothing passes.
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         passed += count as u64;
-        let is_free = limits.wait_for(|limits| passed <= limit(limits));
-        tokio::select! {
-            free = is_free => if free.is_err() { return },
-            // The other end has closed: so do we.
-            _ = to.ready(tokio::io::Interest::ERROR) => break,
+        if limits.wait_for(|limits| passed <= limit(limits)).await.is_err() {
+            return;
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             break;

@@ -63,6 +63,16 @@ fn is_completed(migration: &Migration) -> bool {
     matches!(migration, Migration::Completed(_))
 }
 
+/// QEMU may call it either, by what it noticed first: the order, or the socket that it closed.
+fn is_given_up(migration: &Migration) -> bool {
+    matches!(migration, Migration::Cancelled | Migration::Failed { .. })
+}
+
+async fn give_up(source: &Arc<dyn Instance>) {
+    let ended = source.cancel().await.unwrap();
+    assert!(is_given_up(&ended), "{ended:?}");
+}
+
 fn is_active(migration: &Migration) -> bool {
     matches!(migration, Migration::Active(progress) if progress.total > Bytes(0))
 }
@@ -107,7 +117,7 @@ async fn a_paused_guest_stays_paused(kind: Kind) {
     let Some(journey) = Journey::new(kind).await else { return };
     journey.source.pause().await.unwrap();
     let wire = journey.depart(&options(), EARLY).await;
-    assert_eq!(journey.source.cancel().await.unwrap(), Migration::Cancelled);
+    give_up(&journey.source).await;
     assert_eq!(journey.source.run_state().await.unwrap(), RunState::Paused);
     wire.cut().await;
     journey.target.destroy().await.unwrap();
@@ -158,7 +168,7 @@ async fn a_cancelled_guest_runs_on_and_can_try_again(kind: Kind) {
     let wire = journey.depart(&options(), EARLY).await;
     until(&journey.source, "memory to flow", is_active).await;
     journey.source.retune(options().tuning).await.unwrap();
-    assert_eq!(journey.source.cancel().await.unwrap(), Migration::Cancelled);
+    give_up(&journey.source).await;
     assert_eq!(journey.source.run_state().await.unwrap(), RunState::Running);
     wire.cut().await;
     journey.target.destroy().await.unwrap();
@@ -175,7 +185,7 @@ async fn a_stopped_and_copied_guest_runs_again_after_cancel(kind: Kind) {
     let stop_and_copy = MigrationOptions { is_stop_and_copy: true, ..options() };
     let wire = journey.depart(&stop_and_copy, EARLY).await;
     assert_eq!(journey.source.run_state().await.unwrap(), RunState::Paused);
-    assert_eq!(journey.source.cancel().await.unwrap(), Migration::Cancelled);
+    give_up(&journey.source).await;
     assert_eq!(journey.source.run_state().await.unwrap(), RunState::Running);
     wire.cut().await;
     journey.end().await;
@@ -224,8 +234,7 @@ async fn a_lost_last_acknowledgement_makes_no_second_guest(kind: Kind) {
     }
     assert_eq!(journey.source.run_state().await.unwrap(), RunState::Paused);
     let (ended, ()) = tokio::join!(journey.source.cancel(), wire.cut());
-    let ended = ended.unwrap();
-    assert!(matches!(ended, Migration::Cancelled | Migration::Failed { .. }), "{ended:?}");
+    assert!(is_given_up(&ended.unwrap()));
     assert_eq!(journey.source.run_state().await.unwrap(), RunState::Running);
     if kind == Kind::Qemu {
         assert_eq!(journey.target.run_state().await.unwrap(), RunState::Paused);
@@ -263,31 +272,29 @@ async fn half_a_guest_never_runs(kind: Kind) {
     journey.end().await;
 }
 
-/// A guest that dirties faster than the link carries does not converge, and says so in rounds;
-/// with a longer pause allowed it does.
-async fn a_busy_guest_converges_when_it_is_given_more(kind: Kind) {
-    let Some(bench) = Bench::new(kind).await else { return };
-    let disk = crate::qemu_only::boot_disk(&bench, &crate::qemu_only::DIRTIES_128_PAGES);
-    let defined = bench.define(|guest| guest.disks.push(disk)).await;
-    let source = bench.launch(&defined, "alpha", Start::Boot).await;
-    source.resume().await.unwrap();
-    // Slow enough that every round of QEMU is longer than the 100 ms after which it knows a rate
-    // (before that it switches over whatever has been dirtied), and lets the guest run between.
-    let bandwidth = match &bench.fake {
-        Some(fake) => {
-            fake.guest(&bench.directory("alpha")).unwrap().set_dirty_rate(Bytes::mib(1024));
-            Bytes::mib(512)
-        }
-        None => {
-            crate::qemu_only::until_it_has_booted(&bench, "alpha").await;
-            Bytes::mib(1)
-        }
-    };
-    let target = bench.launch(&defined, "beta", Start::Incoming).await;
-    let journey = Journey { bench, defined, source, target };
-    let tight = Tuning { bandwidth: Some(bandwidth), pause_max: Duration::from_millis(1) };
-    let _wire =
-        journey.depart(&MigrationOptions { tuning: tight, ..options() }, Limits::NONE).await;
+/// A migration that would take minutes hurries when it may: what it is tuned to counts at once.
+async fn a_slow_move_hurries_when_it_may(kind: Kind) {
+    let Some(journey) = Journey::new(kind).await else { return };
+    let slow = if kind == Kind::Qemu { Bytes(16 * Bytes::KIB) } else { Bytes(512 * Bytes::KIB) };
+    let tuning = Tuning { bandwidth: Some(slow), ..options().tuning };
+    let _wire = journey.depart(&MigrationOptions { tuning, ..options() }, Limits::NONE).await;
+    until(&journey.source, "memory to flow", is_active).await;
+    let begun = std::time::Instant::now();
+    journey.source.retune(options().tuning).await.unwrap();
+    until(&journey.source, "the end", is_completed).await;
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+    journey.end().await;
+}
+
+/// A guest that dirties faster than the link carries does not converge, round after round; with a
+/// longer pause allowed it does. Only a fake dirties at a rate that no load of the host changes.
+#[tokio::test]
+async fn a_busy_guest_converges_when_it_is_given_more() {
+    let Some(journey) = Journey::new(Kind::Fake).await else { return };
+    let fake = journey.bench.fake.as_ref().unwrap();
+    fake.guest(&journey.bench.directory("alpha")).unwrap().set_dirty_rate(Bytes::mib(1024));
+    let tuning = Tuning { bandwidth: Some(Bytes::mib(512)), pause_max: Duration::from_millis(1) };
+    let _wire = journey.depart(&MigrationOptions { tuning, ..options() }, Limits::NONE).await;
     let is_third = |migration: &Migration| {
         assert!(!matches!(migration, Migration::Completed(_)), "too early: {migration:?}");
         matches!(migration, Migration::Active(progress) if progress.round >= 3)
@@ -312,5 +319,5 @@ on_both! {
     a_lost_last_acknowledgement_makes_no_second_guest
     the_source_comes_back_when_the_target_is_lost
     half_a_guest_never_runs
-    a_busy_guest_converges_when_it_is_given_more
+    a_slow_move_hurries_when_it_may
 }
