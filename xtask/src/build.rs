@@ -27,9 +27,9 @@ pub(crate) fn e2e(shell: &Shell, arguments: &[&str]) -> Result<()> {
     run(&mut shell.command(program, arguments))
 }
 
-/// Runs the simulator and model checker. They are all computation: optimised.
+/// Runs the simulator and model checker, which the dev profile optimises in full.
 pub(crate) fn sim(shell: &Shell, arguments: &[&str]) -> Result<()> {
-    run(shell.cargo(&["run", "--quiet", "--release", "-p", "whimbrel-sim", "--"]).args(arguments))
+    run(shell.cargo(&["run", "--quiet", "-p", "whimbrel-sim", "--"]).args(arguments))
 }
 
 /// Runs the fuzz targets; `--smoke` gives each a few seconds on the committed corpus. They are a

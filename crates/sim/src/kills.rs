@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Worlds generated in each scope before a mutant counts as surviving there.
 const STATES_MAX: usize = 60_000;
+/// And if the simulation has not found it either.
+const STATES_MAX_LAST: usize = 300_000;
 /// Lives lived before a mutant counts as surviving.
 const SEEDS_MAX: u64 = 6_000;
 
@@ -39,16 +41,24 @@ pub fn all(mut show: impl FnMut(&Kill)) -> Vec<Kill> {
 
 /// Hunts one mutant with both layers.
 pub fn hunt(mutant: Mutant) -> Kill {
-    let by_model = scopes::all().into_iter().find_map(|mut scope| {
+    let by_model = by_model(mutant, STATES_MAX);
+    let failed = walk::many(0..SEEDS_MAX, Some(mutant), &Coverage::default()).failed;
+    let by_walk = failed.and_then(|walk| walk.wrong.map(|wrong| (walk.seed, wrong)));
+    let by_model = match by_walk {
+        None => by_model.or_else(|| self::by_model(mutant, STATES_MAX_LAST)),
+        Some(_) => by_model,
+    };
+    Kill { mutant, by_model, by_walk }
+}
+
+fn by_model(mutant: Mutant, states_max: usize) -> Option<(&'static str, Wrong)> {
+    scopes::all().into_iter().find_map(|mut scope| {
         scope.mutant = Some(mutant);
         let name = scope.name;
         let exploration = Exploration { scope: Arc::new(scope), heal_each: 4 };
-        let found = explore(&exploration, STATES_MAX);
+        let found = explore(&exploration, states_max);
         found.counterexample.map(|counter| (name, counter.wrong))
-    });
-    let failed = walk::many(0..SEEDS_MAX, Some(mutant), &Coverage::default()).failed;
-    let by_walk = failed.and_then(|walk| walk.wrong.map(|wrong| (walk.seed, wrong)));
-    Kill { mutant, by_model, by_walk }
+    })
 }
 
 /// Returns the table as it stands in the documentation.

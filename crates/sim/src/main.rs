@@ -4,22 +4,26 @@
 //! The explorers as a program; `./x model`, `./x sim` and `./x mutants` call it.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
-use whimbrel_sim::coverage::{self, Coverage};
+use whimbrel_sim::coverage::{self, Coverage, Seen};
 use whimbrel_sim::model::{Exploration, explore};
 use whimbrel_sim::{kills, scopes, walk};
 
 const USAGE: &str = "\
-usage: whimbrel-sim model [--full | --states N] [--only PART-OF-A-NAME] [--moves FILE]
-       whimbrel-sim sim --seeds N [--seed S]
-       whimbrel-sim mutants [FILE]
+usage: whimbrel-sim model [--full | --states N] [--only PART-OF-A-NAME] [--write]
+       whimbrel-sim sim [--seeds N] [--seed S]
+       whimbrel-sim mutants [--write]
 ";
 
 /// Worlds generated in each scope, in CI and for a full run.
 const STATES: usize = 260_000;
 const STATES_FULL: usize = 12_000_000;
+
+/// Lives lived where nobody says how many.
+const SEEDS: u64 = 100_000;
 
 fn main() -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
@@ -35,14 +39,22 @@ fn main() -> io::Result<ExitCode> {
             let states = if is_set("--full") { STATES_FULL } else { STATES };
             let asked = number("--states").and_then(|n| usize::try_from(n).ok());
             let only = value("--only").map(String::as_str).unwrap_or_default();
-            model(&mut out, asked.unwrap_or(states), only, value("--moves"))?
+            let is_whole = asked.is_none() && only.is_empty() && !is_set("--full");
+            let (is_right, seen) = model(&mut out, asked.unwrap_or(states), only)?;
+            let table = coverage::table(&seen);
+            let page = Page { name: "transitions.md", is_written: is_set("--write") };
+            is_right && (!is_whole || page.agrees(&mut out, &table)?)
         }
         Some("sim") => {
             let first = number("--seed").unwrap_or(0);
-            let count = number("--seeds").unwrap_or(1);
+            let one_or_many = if is_set("--seed") { 1 } else { SEEDS };
+            let count = number("--seeds").unwrap_or(one_or_many);
             sim(&mut out, first, count)?
         }
-        Some("mutants") => mutants(&mut out, arguments.get(1))?,
+        Some("mutants") => {
+            let page = Page { name: "mutants.md", is_written: is_set("--write") };
+            mutants(&mut out, page)?
+        }
         _ => {
             write!(out, "{USAGE}")?;
             return Ok(ExitCode::from(2));
@@ -51,12 +63,7 @@ fn main() -> io::Result<ExitCode> {
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn model(
-    out: &mut impl Write,
-    states_max: usize,
-    only: &str,
-    moves: Option<&String>,
-) -> io::Result<bool> {
+fn model(out: &mut impl Write, states_max: usize, only: &str) -> io::Result<(bool, Seen)> {
     let coverage = Coverage::default();
     let mut states = 0;
     let mut is_fine = true;
@@ -94,10 +101,7 @@ fn model(
         seen.moves.len(),
         seen.verdicts.len()
     )?;
-    if let Some(file) = moves {
-        std::fs::write(file, coverage::table(&seen))?;
-    }
-    Ok(is_fine)
+    Ok((is_fine, seen))
 }
 
 fn sim(out: &mut impl Write, first: u64, count: u64) -> io::Result<bool> {
@@ -121,18 +125,46 @@ fn sim(out: &mut impl Write, first: u64, count: u64) -> io::Result<bool> {
     }
 }
 
-fn mutants(out: &mut impl Write, file: Option<&String>) -> io::Result<bool> {
+fn mutants(out: &mut impl Write, page: Page) -> io::Result<bool> {
     let kills = kills::all(|kill| {
         let fate = if kill.is_killed() { "killed" } else { "SURVIVES" };
-        let model = kill.by_model.map(|(scope, _)| scope).unwrap_or("-");
+        let model = kill.by_model.map_or("-", |(scope, _)| scope);
         let seed = kill.by_walk.map_or("-".to_owned(), |(seed, _)| format!("seed {seed}"));
         // The table that is returned matters; a line on the way does not.
-        let _ = writeln!(out, "{:26} {fate:8}  {model}; {seed}", kill.mutant.name());
+        let _ = writeln!(out, "{:26} {fate:8} {model}; {seed}", kill.mutant.name());
         let _ = out.flush();
     });
-    let table = kills::table(&kills);
-    if let Some(file) = file {
-        std::fs::write(file, table)?;
+    let agrees = page.agrees(out, &kills::table(&kills))?;
+    Ok(agrees && kills.iter().all(kills::Kill::is_killed))
+}
+
+/// A page of the documentation that is written by this program and committed.
+struct Page {
+    name: &'static str,
+    /// Whether to write it anew instead of comparing.
+    is_written: bool,
+}
+
+impl Page {
+    fn agrees(&self, out: &mut impl Write, text: &str) -> io::Result<bool> {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        let path = docs.join(self.name);
+        if self.is_written {
+            std::fs::write(path, text)?;
+            return Ok(true);
+        }
+        let committed = std::fs::read_to_string(path)?;
+        if committed == text {
+            return Ok(true);
+        }
+        let has = |page: &str, line: &str| page.lines().any(|other| other == line);
+        for line in committed.lines().filter(|line| !has(text, line)) {
+            writeln!(out, "docs/{}: gone: {line}", self.name)?;
+        }
+        for line in text.lines().filter(|line| !has(&committed, line)) {
+            writeln!(out, "docs/{}: new: {line}", self.name)?;
+        }
+        writeln!(out, "look at it, then write the page with `--write`")?;
+        Ok(false)
     }
-    Ok(kills.iter().all(kills::Kill::is_killed))
 }

@@ -93,3 +93,49 @@ pub fn explore(exploration: &Exploration, states_max: usize) -> Findings {
         counterexample,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coverage;
+    use crate::mutants::Mutant;
+    use crate::scopes;
+
+    fn explore_all(mutant: Option<Mutant>) -> Option<Counterexample> {
+        scopes::all().into_iter().find_map(|mut scope| {
+            scope.mutant = mutant;
+            let exploration = Exploration { scope: Arc::new(scope), heal_each: 16 };
+            explore(&exploration, 8_000).counterexample
+        })
+    }
+
+    /// Nothing is wrong in the first worlds of every scope; `./x model` goes on from there.
+    #[test]
+    fn the_first_worlds_are_right() {
+        if let Some(counter) = explore_all(None) {
+            panic!("{}: {:#?}", coverage::words(counter.wrong), counter.actions);
+        }
+    }
+
+    /// The test is tested: the same search finds a fault that needs few steps, and the way to it.
+    #[test]
+    fn a_fault_is_found() {
+        let found = explore_all(Some(Mutant::TargetNotHeld)).expect("it is found");
+        assert!(!found.actions.is_empty());
+    }
+
+    /// Every transition that the first worlds take stands in the committed page.
+    #[test]
+    fn no_transition_is_unknown() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/transitions.md");
+        let committed = std::fs::read_to_string(page).unwrap();
+        let coverage = coverage::Coverage::default();
+        for mut scope in scopes::all() {
+            scope.coverage = coverage.clone();
+            explore(&Exploration { scope: Arc::new(scope), heal_each: 16 }, 8_000);
+        }
+        let seen = coverage::table(&coverage.seen());
+        let unknown: Vec<_> = seen.lines().filter(|line| !committed.contains(line)).collect();
+        assert!(unknown.is_empty(), "{unknown:#?}");
+    }
+}

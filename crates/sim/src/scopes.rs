@@ -66,6 +66,14 @@ pub fn all() -> Vec<Scope> {
             )
         },
         Scope {
+            run: Some(RunState::Paused),
+            ..scope(
+                "a paused guest that may not start",
+                BESIDE,
+                Budget { daemon_deaths: 1, engine_faults: 1, ..one },
+            )
+        },
+        Scope {
             kind: Kind::PostCopy,
             ..scope(
                 "one post-copy",

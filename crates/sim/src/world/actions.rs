@@ -405,7 +405,7 @@ impl World {
         if let Ok(step) = own.offer(id, host_id(to), scope.kind, run) {
             let (own, effects) = mutants::offered(scope.mutant, step);
             scope.coverage.offered(&own);
-            self.enter(scope, from, own, effects);
+            self.enter(from, own, effects);
         }
     }
 
@@ -451,7 +451,7 @@ impl World {
             }
             Entry::Start => {
                 let (own, effects) = own.affirm();
-                self.enter(scope, host, own, effects);
+                self.enter(host, own, effects);
                 if let Some(node) = self.node_mut(host) {
                     node.queue.push_back(Task::Boot);
                 }

@@ -105,17 +105,11 @@ impl World {
         };
         let (own, effects) = mutants::step(scope.mutant, &before, &input, step);
         scope.coverage.record(&before, &input, &own, &effects);
-        self.enter(scope, host, own, effects);
+        self.enter(host, own, effects);
     }
 
     /// Puts the machines of `host` into a state with effects to perform.
-    pub(crate) fn enter(
-        &mut self,
-        scope: &Scope,
-        host: usize,
-        own: Ownership,
-        effects: Vec<Effect>,
-    ) {
+    pub(crate) fn enter(&mut self, host: usize, own: Ownership, effects: Vec<Effect>) {
         let Some(node) = self.node_mut(host) else { return };
         if node.own != own {
             node.verdict = None;
@@ -139,7 +133,7 @@ impl World {
         let (own, effects) = mutants::recovery(scope.mutant, found, engine, step);
         scope.coverage.recovery(&found, engine, &own);
         self.host_mut(host).node = Some(Node::new(own.clone()));
-        self.enter(scope, host, own, effects);
+        self.enter(host, own, effects);
     }
 
     /// Performs the next effect that leaves a trace, and the traceless ones after it.
