@@ -256,6 +256,14 @@ impl GuestDir {
     /// Creates the guest's directories; `run/` belongs to the engine's user, if it has one.
     pub fn create(&self, engine: Option<UserIds>) -> Result<(), DirError> {
         ensure_directory(&self.path, 0o711)?;
+        // The ownership file makes its own name durable, which is worth nothing without this one.
+        let guests = self.path.parent().unwrap_or(Path::new("/"));
+        let synced = File::open(guests).and_then(|guests| guests.sync_all());
+        synced.map_err(|source| DirError::Io {
+            action: "make durable",
+            path: self.path.clone(),
+            source,
+        })?;
         let run = self.run();
         make_directory(&run, 0o700)?;
         if let Some(UserIds { uid, gid }) = engine {

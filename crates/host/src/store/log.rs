@@ -19,8 +19,8 @@ impl Tables {
         let failed = self.failed("add an event to");
         self.connection
             .execute(
-                "INSERT INTO events (at_ms, guest, guest_name, handoff, host, actor_uid, level, code,
-                 text) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                "INSERT INTO events (at_ms, guest, guest_name, handoff, host, actor_uid, level,
+                 code, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 params![
                     to_ms(event.at),
                     event.guest.map(|guest| guest.to_string()),
