@@ -25,6 +25,7 @@ const MODULES: &[&str] = &[
     "button",
     "evdev",
     "pvpanic_pci",
+    "pvpanic_mmio",
     "xen_blkfront",
     "xen_netfront",
 ];

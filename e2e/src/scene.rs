@@ -257,6 +257,6 @@ pub fn console_of(host: &Host, guest: &str) -> String {
 /// Checks what a migration's report says of its success, and returns it.
 pub fn report(host: &Host, guest: &str) -> Result<Value> {
     let report = json(host, &["report", guest])?;
-    ensure!(report["result"] == "succeeded", "the report says: {report}");
+    ensure!(report["result"] == "done", "the report says: {report}");
     Ok(report)
 }

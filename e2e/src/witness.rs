@@ -42,11 +42,11 @@ impl<'a> Witness<'a> {
         Witness { place, address: SocketAddr::from((address, PORT)) }
     }
 
-    /// Waits until the guest has booted and answers.
+    /// Waits until the guest has booted: it answers, keeps its pages and counts on both disks.
     pub fn wait(&self) -> Result<Status> {
         let deadline = Instant::now() + BOOT_PATIENCE;
         loop {
-            let outcome = self.connect(Duration::from_secs(1)).and_then(|mut held| held.status());
+            let outcome = self.connect(Duration::from_secs(1)).and_then(|mut held| held.booted());
             match outcome {
                 Ok(status) => return Ok(status),
                 Err(error) if Instant::now() > deadline => {
@@ -115,6 +115,13 @@ impl Held {
         let answer = self.ask("status")?;
         let pairs = answer.split(' ').filter_map(|pair| pair.split_once('='));
         Ok(Status(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
+    }
+
+    fn booted(&mut self) -> Result<Status> {
+        let status = self.status()?;
+        let is_up = ["pages", "boot0", "boot1"].map(|key| status.number(key).unwrap_or_default());
+        ensure!(!is_up.contains(&0), "the witness is not up yet: {status:?}");
+        Ok(status)
     }
 
     pub fn is_well(&mut self) -> Result<Status> {
