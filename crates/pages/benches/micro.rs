@@ -47,7 +47,7 @@ fn stream(change: u8) -> Vec<u8> {
 /// A further pass, in which every page is named anew.
 fn pass(stream: &mut Vec<u8>, first: u64, change: u8) {
     for index in first..PAGES {
-        stream.extend((index * PAGE_BYTES as u64 | 8).to_be_bytes());
+        stream.extend(((index * PAGE_BYTES as u64) | 8).to_be_bytes());
         stream.extend(b"\x06pc.ram");
         let mut page = page(index);
         page[2000] ^= change;

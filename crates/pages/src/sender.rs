@@ -224,9 +224,7 @@ impl Sender {
     /// Returns how many bytes may be pushed now.
     pub fn room(&self) -> usize {
         let under_way = self.pushed_bytes - self.accepted_bytes;
-        let room = self.window_bytes.saturating_sub(under_way);
-        // A page that has begun may end: half a page on either side helps nobody.
-        usize::try_from(room).unwrap_or(usize::MAX).max(self.split.missing_bytes())
+        usize::try_from(self.window_bytes.saturating_sub(under_way)).unwrap_or(usize::MAX)
     }
 
     /// Sets the window, within its limits; see [`crate::window`].

@@ -311,6 +311,39 @@ fn pages_travel_as_cheaply_as_they_can() {
     assert_eq!(counts.repeat_bytes, 0);
 }
 
+/// Pages that resemble each other, on a shelf too small for them, with bytes that change and change
+/// back: a delta must be made against what the target has in that very slot, not against what it
+/// had there once, nor against the page of another place.
+#[test]
+fn a_delta_is_made_against_what_the_target_has() {
+    let mut dice = Dice(9);
+    let mut memory = [page(1); 40];
+    let mut stream = Qemu::new().ram(&[(b"pc.ram", 40 * 4096)]).end_section().part();
+    for _ in 0..1500 {
+        let index = dice.roll(memory.len());
+        memory[index][dice.roll(4) * 1000] ^= 1 << dice.roll(2);
+        stream = stream.named_page(b"pc.ram", (index * PAGE_BYTES) as u64, &memory[index]);
+    }
+    let stream = stream.end_section().0;
+    for slots in [3, 20, 1000] {
+        for recent_pages_max in [2, 10, 1000] {
+            let weather = Weather { slots, recent_pages_max, ..Weather::fair(Format::Qemu) };
+            assert!(check(&stream, &weather, &[]).delta_pages > 2, "{weather:?}");
+        }
+    }
+}
+
+/// A window that becomes smaller than what an open batch holds closes it, or nothing would.
+#[test]
+fn a_shrinking_window_does_not_hold_bytes_back() {
+    let mut journey = Journey::new(&Weather::fair(Format::Opaque), &[]);
+    journey.sender.push(&[1; 200_000]);
+    assert!(journey.sender.poll_frame().is_none(), "the batch is open");
+    journey.sender.set_window(0);
+    assert_eq!(journey.sender.room(), 0);
+    assert!(journey.sender.poll_frame().is_some());
+}
+
 /// A guest that comes back: what the shelf holds from its last visit is not sent, and a damaged
 /// part of it is asked for.
 #[test]
