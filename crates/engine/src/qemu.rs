@@ -3,9 +3,9 @@
 
 //! QEMU, driven over its monitor (QMP).
 //!
-//! One rule a file: what this host's QEMU can do (`facts`), what a guest takes from it for ever (`freeze`), the
-//! command line that follows (`command`), a process that outlives us (`launch`), one guest
-//! (`instance`), and how it moves (`migration`).
+//! One rule a file: what this host's QEMU can do (`facts`), what a guest takes from it for ever
+//! (`freeze`), the command line that follows (`command`), a process that outlives us (`launch`),
+//! one guest (`instance`), and how it moves (`migration`).
 
 mod command;
 mod facts;

@@ -5,8 +5,8 @@
 //! the launcher found on this host.
 //!
 //! Whatever a person wrote goes through JSON (`-blockdev`, `-device`, `-netdev`, `-object`), or
-//! stands alone as an argument that QEMU takes literally (`-append`, `-kernel`, `-initrd`), or had its commas
-//! doubled. So no file name can become an option.
+//! stands alone as an argument that QEMU takes literally (`-append`, `-kernel`, `-initrd`), or had
+//! its commas doubled. So no file name can become an option.
 //!
 //! Three choices that are not obvious:
 //!

@@ -8,8 +8,9 @@
 //! they were:
 //!
 //! ```text
-//! 0x00  the chipset            0x02  random numbers     0x04-0x0b  network cards
-//! 0x01  the chipset (i440fx)   0x03  balloon            0x0c-0x1e  disks          0x1f  chipset (q35)
+//! 0x00  chipset             0x02  random numbers   0x04-0x0b  network cards
+//! 0x01  chipset (i440fx)    0x03  balloon          0x0c-0x1e  disks
+//! 0x1f  chipset (q35)
 //! ```
 
 use super::facts::Facts;
@@ -135,8 +136,8 @@ fn mac(id: GuestId, index: usize) -> Mac {
 
 /// Settles the CPU: the model with its flags, and the features a guest really sees of it.
 ///
-/// What this host cannot give of a model that was asked for is written into the passport as `-flag`,
-/// so that a target that could give it does not.
+/// What this host cannot give of a model that was asked for is written into the passport as
+/// `-flag`, so that a target that could give it does not.
 pub(super) async fn cpu(guest: &Guest, facts: &Facts, probe: &Probe) -> Result<Cpu, EngineError> {
     let wanted = guest.cpus.model.as_ref().unwrap_or(&facts.engine.cpu_model);
     let (name, flags) = parse_model(wanted)?;

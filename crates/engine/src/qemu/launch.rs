@@ -7,14 +7,15 @@
 //! so that the pid stays the one we started:
 //!
 //! ```text
-//! systemd-run --scope    its own scope, so that stopping the daemon's unit spares it (as root under systemd)
+//! systemd-run --scope    its own scope: stopping the daemon's unit spares it (root, systemd)
 //! setsid                 its own session, so that no terminal takes it along
 //! setpriv                the unprivileged user, and nobody else's groups but those of /dev/kvm
 //! qemu-system-x86_64
 //! ```
 //!
-//! The sockets for the monitor and the console are made here and passed on listening. So there is nothing to
-//! wait for before connecting, a QEMU that dies at once is noticed at once, and only the daemon's user can connect.
+//! The sockets for the monitor and the console are made here and passed on listening. So there is
+//! nothing to wait for before connecting, a QEMU that dies at once is noticed at once, and only the
+//! daemon's user can connect.
 
 use super::QemuConfig;
 use super::command::{self, DiskPlace, Surroundings, Tap};

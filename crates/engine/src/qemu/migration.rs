@@ -8,18 +8,18 @@
 //! ```text
 //! setup -> active -> (vCPUs stop) -> pre-switchover -> device -> completed
 //!             |                           |              |
-//!             +------- cancelling --------+--------------+-> cancelled | failed   (the guest runs again)
+//!             +------- cancelling --------+--------------+-> cancelled | failed
 //! ```
 //!
-//! - `pause-before-switchover` gives a step in which nothing has been given away yet. We answer it at
-//!   once, from the task that listens to events: time spent there is downtime. Only an instance that
-//!   began to send does so: a later daemon that finds its guest there cancels instead.
-//! - `return-path` makes `completed` mean that the target has everything. Without it QEMU says so while data is
-//!   still on its way.
-//! - `late-block-activate` leaves the target's disks alone until `resume`. Together with `-S` it is why both
-//!   engines can be complete while neither, or only the source, runs.
-//! - While a stalled link holds `device`, QEMU's monitor answers nothing. The cure is to close the sockets at the
-//!   other end of the channels.
+//! - `pause-before-switchover` gives a step in which nothing has been given away yet. We answer it
+//!   at once, from the task that listens to events: time spent there is downtime. Only an instance
+//!   that began to send does so: a later daemon that finds its guest there cancels instead.
+//! - `return-path` makes `completed` mean that the target has everything. Without it QEMU says so
+//!   while data is still on its way.
+//! - `late-block-activate` leaves the target's disks alone until `resume`. Together with `-S` it is
+//!   why both engines can be complete while neither, or only the source, runs.
+//! - While a stalled link holds `device`, QEMU's monitor answers nothing. The cure is to close the
+//!   sockets at the other end of the channels.
 
 use super::instance::{QemuInstance, refused};
 use super::probe::{Version, capabilities};

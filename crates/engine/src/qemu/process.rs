@@ -4,8 +4,8 @@
 //! A process that cannot be mistaken for another one.
 //!
 //! A process descriptor (pidfd) stays with its process when the pid is given to somebody else, and
-//! becomes readable when it ends. It is opened first, and the start time read after: if that is the expected
-//! one, the descriptor is of the expected process.
+//! becomes readable when it ends. It is opened first, and the start time read after: if that is the
+//! expected one, the descriptor is of the expected process.
 
 use crate::contract::Process;
 use std::io;
@@ -44,7 +44,7 @@ impl Pinned {
         }
         #[allow(
             deprecated,
-            reason = "its successor is unsafe, for types whose descriptor changes; an OwnedFd's does not"
+            reason = "its successor is unsafe, for descriptors that change; an OwnedFd does not"
         )]
         let descriptor = AsyncFd::with_interest(descriptor, Interest::READABLE)?;
         let process = Process { pid, start_ticks: stat.start_ticks };

@@ -81,8 +81,8 @@ impl Record {
 
     /// Reads the record; none if there is none.
     ///
-    /// The directory belongs to the unprivileged user of the engine, and what stands in the record is a process that we
-    /// may kill: only a file of our own user is believed.
+    /// The directory belongs to the unprivileged user of the engine, and what stands in the record
+    /// is a process that we may kill: only a file of our own user is believed.
     pub(super) fn read(directory: &Path) -> Result<Option<Record>, EngineError> {
         let path = directory.join(FILE);
         let failed = |source| EngineError::File { action: "read", path: path.clone(), source };

@@ -89,8 +89,8 @@ async fn attach_finds_only_the_guest_it_was_asked_for(kind: Kind) {
     guest.destroy().await.unwrap();
 }
 
-/// After `destroy` there is no process, no socket and no record, only logs; everyone is told; and it may
-/// be repeated.
+/// After `destroy` there is no process, no socket and no record, only logs; everyone is told; and
+/// it may be repeated.
 async fn destroy_leaves_nothing(kind: Kind) {
     let Some(bench) = Bench::new(kind).await else { return };
     let defined = bench.define(|_| {}).await;
