@@ -52,7 +52,7 @@ pub enum By {
     Owner,
 }
 
-/// The content of `<image>.claim.<epoch>`.
+/// The content of `<image>.claim.<inode>.<epoch>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
     pub guest: GuestId,

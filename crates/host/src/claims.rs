@@ -7,10 +7,10 @@
 //!
 //! ```text
 //! /srv/guests/web1.img
-//! /srv/guests/.whimbrel/web1.img.owner      who owns it: guest, host, epoch, handoff, state
-//! /srv/guests/.whimbrel/web1.img.claim.17   who took epoch 17
-//! /srv/guests/.whimbrel/web1.img.guest      the guest's papers: definition and passport
-//! /srv/guests/.whimbrel/web1.img.mark       left by a plan, for another host to find
+//! /srv/guests/.whimbrel/web1.img.owner         who owns it: guest, host, epoch, handoff, state
+//! /srv/guests/.whimbrel/web1.img.claim.42.17   who took epoch 17 (of the image with inode 42)
+//! /srv/guests/.whimbrel/web1.img.guest         the guest's papers: definition and passport
+//! /srv/guests/.whimbrel/web1.img.mark          left by a plan, for another host to find
 //! ```
 //!
 //! - A **claim** can be won by exactly one host: the claimant writes a file of its own, makes it
@@ -21,8 +21,9 @@
 //!   too late meets either the claim or the later record.
 //! - Every file carries its kind, version and checksum. A broken one means in doubt, never
 //!   "nobody".
-//! - The record knows the inode and the path of its image, so a record that was copied, restored
-//!   or cloned along with its folder is not mistaken for a word about the new image.
+//! - The record knows the inode and the path of its image, and a claim the inode. So what was
+//!   copied or restored along with its folder, or lies beside an image that was replaced, is not
+//!   mistaken for a word about the new image: that one belongs to nobody yet.
 //!
 //! A host that takes several images of one guest claims them in the order of the guest's
 //! definition, which is the same on every host: the first one decides.
@@ -51,8 +52,8 @@ pub use standing::{Standing, standing};
 /// The folder beside the images.
 pub const FOLDER: &str = ".whimbrel";
 
-/// Longest file name of an image, in bytes, that leaves room for `.claim.` and an epoch.
-pub const IMAGE_NAME_BYTES_MAX: usize = 255 - ".claim.".len() - 20;
+/// Longest file name of an image, in bytes, that leaves room for `.claim.`, an inode and an epoch.
+pub const IMAGE_NAME_BYTES_MAX: usize = 255 - ".claim.".len() - 2 * 20 - ".".len();
 
 /// What a mark is named, how long it is, and how long it is good: a copy of the folder has it, too.
 const MARK: &str = ".mark";
@@ -186,12 +187,6 @@ pub enum ClaimError {
         .image.display(), .owner.guest_name, .owner.host_name, .owner.epoch
     )]
     Superseded { image: PathBuf, owner: Box<Owner> },
-    #[error(
-        "the record of the disk image `{}` is about another file: the image is a copy, or was \
-         replaced",
-        .image.display()
-    )]
-    Copied { image: PathBuf },
     #[error("`{}` is a symbolic link, or not what Whimbrel puts there", .path.display())]
     NotOurs { path: PathBuf },
     #[error(
@@ -223,7 +218,6 @@ impl Remedy for ClaimError {
             ClaimError::NameTooLong { .. } => "disk/name-too-long",
             ClaimError::InDoubt { .. } => "disk/record-damaged",
             ClaimError::Superseded { .. } => "disk/owned-elsewhere",
-            ClaimError::Copied { .. } => "disk/copied",
             ClaimError::NotOurs { .. } => "disk/folder-not-ours",
             ClaimError::NoLinks { .. } => "disk/no-hard-links",
             ClaimError::PapersTooLong { .. } => "disk/papers-too-long",
@@ -258,11 +252,6 @@ impl Remedy for ClaimError {
                 "use the guest on `{}`, or move it here from there with `whimbrel migrate {}`",
                 owner.host_name, owner.guest_name
             ),
-            ClaimError::Copied { .. } => {
-                "if this image shall be a guest of its own, run `whimbrel recover` with the \
-                 guest's name and say so"
-                    .into()
-            }
             ClaimError::NotOurs { path } => {
                 format!("look at `{}`, and remove it if nothing needs it", path.display())
             }
@@ -365,7 +354,7 @@ impl Place {
     pub fn record(&self, owner: &Owner) -> Result<(), ClaimError> {
         let folder = Folder::make(self.parent())?;
         match self.word_in(&folder)? {
-            Word::Nothing => {}
+            Word::Nothing | Word::Copied { .. } => {}
             Word::Owner(there) | Word::Moved { owner: there, .. } => {
                 let is_later = there.epoch > owner.epoch
                     || there.epoch == owner.epoch
@@ -377,7 +366,6 @@ impl Place {
                     return Err(ClaimError::Superseded { image: self.image.clone(), owner });
                 }
             }
-            Word::Copied { .. } => return Err(ClaimError::Copied { image: self.image.clone() }),
             Word::Damaged { path, reason } => return Err(ClaimError::InDoubt { path, reason }),
         }
         folder
@@ -390,8 +378,8 @@ impl Place {
         }
     }
 
-    /// Makes the image this owner's on an operator's word, whatever was beside it: for copies,
-    /// and for what is damaged.
+    /// Makes the image this owner's on an operator's word, whatever was beside it: for what
+    /// is damaged.
     pub fn adopt(&self, owner: &Owner) -> Result<(), ClaimError> {
         let folder = Folder::make(self.parent())?;
         self.prune(&folder, None)?;
@@ -489,7 +477,7 @@ impl Place {
     }
 
     fn claim_name(&self, epoch: Epoch) -> OsString {
-        self.name_with(&format!(".claim.{epoch}"))
+        self.name_with(&format!(".claim.{}.{epoch}", self.inode))
     }
 
     fn word_in(&self, folder: &Folder) -> Result<Word, ClaimError> {
@@ -515,9 +503,8 @@ impl Place {
     /// another guest is later, whatever the numbers.
     fn later(&self, folder: &Folder, than: &Claimant) -> Result<Option<Claimant>, ClaimError> {
         let word = match self.word_in(folder)? {
-            Word::Nothing => None,
+            Word::Nothing | Word::Copied { .. } => None,
             Word::Owner(owner) | Word::Moved { owner, .. } => Some(owner),
-            Word::Copied { .. } => return Err(ClaimError::Copied { image: self.image.clone() }),
             Word::Damaged { path, reason } => return Err(ClaimError::InDoubt { path, reason }),
         };
         if let Some(owner) = word {
@@ -535,7 +522,7 @@ impl Place {
 
     /// Returns the epochs that have a claim.
     fn claimed(&self, folder: &Folder) -> Result<Vec<Epoch>, ClaimError> {
-        let prefix = self.name_with(".claim.");
+        let prefix = self.name_with(&format!(".claim.{}.", self.inode));
         let names = folder.names()?;
         let epochs = names.iter().filter_map(|name| {
             let digits = name.as_bytes().strip_prefix(prefix.as_bytes())?;

@@ -56,6 +56,11 @@ impl Shared {
         self.temp.path().join(format!("{FOLDER}/web1.img{suffix}"))
     }
 
+    /// The name of a claim, as [`Shared::files`] shows it.
+    fn claim_suffix(&self, epoch: u64) -> String {
+        format!(".claim.{}.{epoch}", self.place.inode)
+    }
+
     fn files(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.temp.path().join(FOLDER)) else { return vec![] };
         let mut names: Vec<_> =
@@ -89,7 +94,8 @@ fn one_host_wins_an_epoch() {
         }
         shared.place.record(&owner(winner, epoch)).unwrap();
     }
-    assert_eq!(shared.files(), ["web1.img.claim.19", "web1.img.owner"]);
+    let claim = format!("web1.img{}", shared.claim_suffix(19));
+    assert_eq!(shared.files(), [&claim, "web1.img.owner"]);
 }
 
 /// A claim may be repeated by who has won it, after a crash at any point, and by nobody else;
@@ -114,7 +120,8 @@ fn nobody_wins_the_past() {
     let shared = shared();
     shared.take(1, 5);
     shared.take(2, 7);
-    assert_eq!(shared.files(), ["web1.img.claim.7", "web1.img.owner"]);
+    let claim = format!("web1.img{}", shared.claim_suffix(7));
+    assert_eq!(shared.files(), [&claim, "web1.img.owner"]);
     for epoch in [5, 6, 7] {
         assert_eq!(
             shared.place.claim(&claimant(1, epoch)).unwrap(),
@@ -176,7 +183,7 @@ fn an_image_belongs_to_one_guest() {
 fn every_damage_is_noticed() {
     let shared = shared();
     shared.take(1, 1);
-    let (record, claim) = (shared.file(".owner"), shared.file(".claim.1"));
+    let (record, claim) = (shared.file(".owner"), shared.file(&shared.claim_suffix(1)));
     let good = std::fs::read(&record).unwrap();
     let flips = (0..good.len() * 8).map(|bit| {
         let mut bytes = good.clone();
@@ -219,9 +226,14 @@ fn copies_and_moves_are_told_apart() {
     assert!(
         matches!(copied.word().unwrap(), Word::Copied { owner: found, .. } if found == owner(1, 4))
     );
-    assert!(matches!(copied.claim(&claimant(1, 5)), Err(ClaimError::Copied { .. })));
-    assert!(matches!(copied.record(&owner(1, 5)), Err(ClaimError::Copied { .. })));
-    copied.adopt(&owner(9, 1)).unwrap();
+    let claim = format!("web1.img{}", shared.claim_suffix(4));
+    std::fs::copy(shared.temp.path().join(FOLDER).join(&claim), copy.join(FOLDER).join(&claim))
+        .unwrap();
+    // It belongs to nobody yet: whoever wins its first claim may have it, and only that one.
+    assert_eq!(copied.claim(&claimant(9, 1)).unwrap(), Claim::Won);
+    assert_eq!(copied.claim(&claimant(8, 1)).unwrap(), Claim::Lost(claimant(9, 1)));
+    copied.record(&owner(9, 1)).unwrap();
+    assert_eq!(copied.claim(&claimant(8, 1)).unwrap(), Claim::Lost(claimant(9, 1)));
     assert_eq!(copied.word().unwrap(), Word::Owner(owner(9, 1)));
     assert_eq!(shared.place.word().unwrap(), Word::Owner(owner(1, 4)), "the original is untouched");
 
