@@ -44,10 +44,6 @@ impl GuestHandle {
         self.view.borrow().clone()
     }
 
-    pub(crate) fn watch(&self) -> watch::Receiver<Arc<GuestView>> {
-        self.view.clone()
-    }
-
     /// Gives an order and waits for what came of it.
     pub(crate) async fn order(&self, order: Order) -> Result<(), Problem> {
         let (reply, answer) = oneshot::channel();

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Mutex, mpsc};
 use whimbrel_api::Problem;
 use whimbrel_host::store::{PeerRow, Store};
-use whimbrel_link::conn::{Connection, Dialer, PeerAddress};
+use whimbrel_link::conn::{ConnectError, Connection, Dialer, PeerAddress};
 use whimbrel_link::identity::Identity;
 use whimbrel_link::listener::{Arrival, Doors, Limits, Listener};
 use whimbrel_link::pairing::OpenInvitation;
@@ -184,9 +184,14 @@ impl Peers {
 
     /// Calls a paired host.
     pub(crate) async fn connect(&self, host: HostId) -> Result<Connection, Problem> {
-        let peer = PeerAddress { host, name: self.name_of(host), addresses: self.addresses(host) };
-        let connected = self.dialer.connect(&peer, CONNECT_MAX).await;
-        connected.map_err(|error| Problem::of(&error))
+        self.dial(host).await.map_err(|error| Problem::of(&error))
+    }
+
+    /// Calls a paired host, for who wants to know precisely why it cannot be reached.
+    pub(crate) async fn dial(&self, host: HostId) -> Result<Connection, ConnectError> {
+        let peer =
+            PeerAddress { host, name: self.name_of(host), addresses: self.addresses(host) };
+        self.dialer.connect(&peer, CONNECT_MAX).await
     }
 
     async fn pin(&self, row: PeerRow) -> Result<(), Problem> {

@@ -539,12 +539,10 @@ impl GuestTask {
 const REBOOT_WITHIN: Duration = Duration::from_secs(120);
 
 async fn next_engine_event(events: &mut broadcast::Receiver<EngineEvent>) -> EngineEvent {
-    loop {
-        match events.recv().await {
-            Ok(event) => return event,
-            Err(broadcast::error::RecvError::Closed) => return EngineEvent::Gone,
-            // The engine is asked for its state after every event, so none is missed for good.
-            Err(broadcast::error::RecvError::Lagged(_)) => return EngineEvent::Stopped,
-        }
+    match events.recv().await {
+        Ok(event) => event,
+        Err(broadcast::error::RecvError::Closed) => EngineEvent::Gone,
+        // The engine is asked for its state after every event, so none is missed for good.
+        Err(broadcast::error::RecvError::Lagged(_)) => EngineEvent::Stopped,
     }
 }

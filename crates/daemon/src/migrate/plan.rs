@@ -88,7 +88,8 @@ async fn ask(
         passport: row.passport.unwrap_or_default().into_bytes(),
     };
     let began = Instant::now();
-    let mut connection = daemon.peers.connect(target.host).await?;
+    let dialled = daemon.peers.dial(target.host).await;
+    let mut connection = dialled.map_err(|error| error.finding().to_problem())?;
     let handshake = began.elapsed();
     let address = connection.address().ip();
     let json = connection.facts(query).await.map_err(|error: RequestError| error.problem())?;
