@@ -58,7 +58,7 @@ const LACKS: &[Refusal] = &[
         what: "there is too little memory",
         code: "plan/memory",
         says: &["KiB"],
-        break_it: |scene| configure(scene.beta(), "host_min_memory = \"4 TiB\"", ""),
+        break_it: |scene| configure(scene.beta(), "[host]\nhost_min_memory = \"4 TiB\"", ""),
         mend_it: |scene| configure(scene.beta(), "", ""),
     },
 ];
@@ -67,14 +67,14 @@ const LACKS: &[Refusal] = &[
 const FORBIDS: &[Refusal] = &[
     Refusal {
         what: "a firewall closes the port",
-        code: "plan/unreachable",
+        code: "peer/unreachable",
         says: &["8002", "No route to host"],
         break_it: |scene| scene.beta().set_blocked(Some(PORT)),
         mend_it: |scene| scene.beta().set_blocked(None),
     },
     Refusal {
         what: "relocation is disabled on the target",
-        code: "plan/",
+        code: "peer/closed",
         says: &["relocation enable"],
         break_it: |scene| relocation(scene.beta(), "disable"),
         mend_it: |scene| relocation(scene.beta(), "enable"),
@@ -88,14 +88,14 @@ const FORBIDS: &[Refusal] = &[
     },
     Refusal {
         what: "the target's daemon is down",
-        code: "plan/unreachable",
-        says: &["refused"],
+        code: "peer/closed",
+        says: &["refused", "8002"],
         break_it: |scene| scene.beta().stop_daemon(),
         mend_it: |scene| scene.beta().start_daemon(),
     },
     Refusal {
         what: "the target allows other hosts only",
-        code: "plan/",
+        code: "peer/not-allowed",
         says: &["hosts_allow"],
         break_it: |scene| configure(scene.beta(), "", "hosts_allow = [\"gamma\"]"),
         mend_it: |scene| configure(scene.beta(), "", ""),
@@ -162,7 +162,7 @@ pub(super) fn hosts_that_are_not_paired(setting: &Setting) -> Result<()> {
     beta.whimbrel(&["host", "forget", "alpha"])?.ok()?;
     let refused = alpha.whimbrel(&["migrate", "web1", "beta"])?;
     ensure!(refused.status.code() == Some(1), "a forgotten host moved a guest: {refused}");
-    let log = beta.whimbrel(&["log"])?.ok()?;
+    let log = beta.daemon_said();
     ensure!(log.contains("10.77.0.1"), "the refusal is not in the log: {log}");
     ensure!(state(beta, "web1")?.is_none() && engines(beta, "web1")?.is_empty());
     Ok(())

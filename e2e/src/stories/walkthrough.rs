@@ -43,7 +43,7 @@ pub(super) fn the_chapter_as_printed(setting: &Setting) -> Result<()> {
     create.args(["-qefc", &typed, "/dev/null"]);
     let mut child = alpha.spawn(create)?;
     let lines = Lines::of(child.stdout.take().context("the output was asked for")?);
-    lines.wait_for("witness: ready", SOON)?;
+    lines.wait_for("witness: ready", SOON * 3)?;
     child.stdin.take().context("the input was asked for")?.write_all(b"\x1d")?;
     until("Ctrl+] ends the console", SOON, || Ok(child.try_wait()?.is_some()))?;
 
@@ -59,8 +59,10 @@ pub(super) fn the_chapter_as_printed(setting: &Setting) -> Result<()> {
     let witness = Witness::new(&scene.lab.client);
     let before = witness.wait()?;
     alpha.xm(&["migrate", "1", "beta", "-l"])?.ok()?;
-    let gone = alpha.xm(&["list"])?.ok()?;
-    ensure!(!gone.contains("centos.5-1"), "still on the source: {gone}");
+    // "After a short period of time the guest domain will no longer appear."
+    until("the source no longer lists it", SOON, || {
+        Ok(!alpha.xm(&["list"])?.ok()?.contains("centos.5-1"))
+    })?;
     let there = beta.xm(&["list"])?.ok()?;
     ensure!(there.contains("centos.5-1"), "not on the target: {there}");
     let after = witness.is_well()?;
