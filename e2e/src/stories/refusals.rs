@@ -67,14 +67,14 @@ const LACKS: &[Refusal] = &[
 const FORBIDS: &[Refusal] = &[
     Refusal {
         what: "a firewall closes the port",
-        code: "peer/unreachable",
-        says: &["8002", "No route to host"],
+        code: "plan/unreachable",
+        says: &["8002", "No route to host", "let TCP port 8002 in"],
         break_it: |scene| scene.beta().set_blocked(Some(PORT)),
         mend_it: |scene| scene.beta().set_blocked(None),
     },
     Refusal {
         what: "relocation is disabled on the target",
-        code: "peer/closed",
+        code: "plan/unreachable",
         says: &["relocation enable"],
         break_it: |scene| relocation(scene.beta(), "disable"),
         mend_it: |scene| relocation(scene.beta(), "enable"),
@@ -88,14 +88,14 @@ const FORBIDS: &[Refusal] = &[
     },
     Refusal {
         what: "the target's daemon is down",
-        code: "peer/closed",
+        code: "plan/unreachable",
         says: &["refused", "8002"],
         break_it: |scene| scene.beta().stop_daemon(),
         mend_it: |scene| scene.beta().start_daemon(),
     },
     Refusal {
         what: "the target allows other hosts only",
-        code: "peer/not-allowed",
+        code: "plan/allowed",
         says: &["hosts_allow"],
         break_it: |scene| configure(scene.beta(), "", "hosts_allow = [\"gamma\"]"),
         mend_it: |scene| configure(scene.beta(), "", ""),
@@ -159,11 +159,14 @@ pub(super) fn hosts_that_are_not_paired(setting: &Setting) -> Result<()> {
     scene.create(alpha, &Cast::web1())?;
     alpha.whimbrel(&["migrate", "web1", "beta"])?.refused(1, "host/not-found")?;
     scene.pair()?;
+    // A host that can be reached is told that it was forgotten, and forgets, too.
+    beta.unplug()?;
     beta.whimbrel(&["host", "forget", "alpha"])?.ok()?;
+    beta.plug_in()?;
     let refused = alpha.whimbrel(&["migrate", "web1", "beta"])?;
     ensure!(refused.status.code() == Some(1), "a forgotten host moved a guest: {refused}");
     let log = beta.daemon_said();
-    ensure!(log.contains("10.77.0.1"), "the refusal is not in the log: {log}");
+    ensure!(log.contains("10.77.0.1"), "`{refused}` is not in the log: {log}");
     ensure!(state(beta, "web1")?.is_none() && engines(beta, "web1")?.is_empty());
     Ok(())
 }
