@@ -23,8 +23,8 @@
 //!   nobody can truly have said that the host is off.
 //!
 //! An operator's word (or a fence command's) says of hosts by name that they are off: no engine
-//! of theirs lives. It is refused while one of them answers (unless all it answers is that it
-//! knows nothing), while an image is in use, and if it
+//! of theirs lives. It is refused while one of them answers (unless it answers that it
+//! does not have the guest), while an image is in use, and if it
 //! does not cover every host that could have the guest. What comes of it is a claim and a boot
 //! from disk, which is right wherever the guest ran last. To go on with a *copy in memory* is
 //! another statement, `Resume`: that the copy here is the newest there is. With claims on a shared
@@ -185,9 +185,13 @@ pub fn start(evidence: &Evidence<'_>) -> Verdict {
 
 /// Decides on an operator's word that `off` are off.
 pub fn recover(evidence: &Evidence<'_>, off: &[HostId], then: Then) -> Verdict {
-    // A host that answers and knows nothing of the guest has lost its memory: that is what the
-    // word is about.
-    let answers = |peer: &Peer| !matches!(peer.answer, None | Some(Answer::NoRecord));
+    // A host that answers and does not have the guest by its own account has forgotten it: that
+    // is what the word is about.
+    let answers = |peer: &Peer| match peer.answer {
+        None | Some(Answer::NoRecord) => false,
+        Some(Answer::Owner { owner, .. }) => owner == peer.host,
+        Some(Answer::Moving { .. } | Answer::Acquiring { .. } | Answer::Damaged) => true,
+    };
     let is_up = |host| evidence.peers.iter().any(|peer| peer.host == host && answers(peer));
     if let Some(&host) = off.iter().find(|&&host| is_up(host)) {
         return Verdict::Refused(Refusal::PeerAnswers { host });

@@ -422,7 +422,10 @@ impl World {
                 };
                 let is_named = |peer: &&Peer| match peer.answer {
                     None => is_off(peer.host),
-                    Some(answer) => answer == Answer::NoRecord,
+                    // Whoever has forgotten the guest may be named, too.
+                    Some(Answer::NoRecord) => true,
+                    Some(Answer::Owner { owner, .. }) => owner != peer.host,
+                    Some(_) => false,
                 };
                 let named = evidence.peers.iter().filter(is_named);
                 let off: Vec<_> = named.map(|peer| peer.host).collect();
