@@ -291,7 +291,7 @@ impl Client {
         self.call(Method::POST, &path(guest, "/stop"), request, limit).await
     }
 
-    /// Resets a guest.
+    /// Asks a guest to shut down, and starts it again.
     pub async fn reboot(&self, guest: &str) -> Result<GuestSummary, Problem> {
         self.post(&path(guest, "/reboot"), &()).await
     }

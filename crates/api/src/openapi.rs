@@ -79,7 +79,8 @@ fn table() -> Vec<Entry> {
         op(Post, "/v1/guests/{guest}/stop", "Stop a guest, and wait for it")
             .takes::<StopGuest>()
             .answers::<GuestSummary>(),
-        op(Post, "/v1/guests/{guest}/reboot", "Reset a guest").answers::<GuestSummary>(),
+        op(Post, "/v1/guests/{guest}/reboot", "Ask a guest to shut down, and start it again")
+            .answers::<GuestSummary>(),
         op(Post, "/v1/guests/{guest}/pause", "Pause a guest").answers::<GuestSummary>(),
         op(Post, "/v1/guests/{guest}/unpause", "Let a paused guest go on")
             .answers::<GuestSummary>(),

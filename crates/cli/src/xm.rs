@@ -70,7 +70,7 @@ enum Command {
     },
     /// End a guest at once.
     Destroy { domain: String },
-    /// Reset a guest.
+    /// Ask a guest to shut down, and start it again.
     Reboot { domain: String },
     /// Stop a guest's virtual CPUs where they are.
     Pause { domain: String },

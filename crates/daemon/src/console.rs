@@ -60,7 +60,8 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.line.abort();
-        self.shared.finish(Notice::Ended { reason: "the daemon let go of it".to_owned() });
+        // Without a farewell: the daemon is ending, not the console, and clients come back.
+        self.shared.let_go();
     }
 }
 

@@ -7,7 +7,7 @@ use super::GuestArg;
 use crate::Done;
 use crate::context::Context;
 
-/// Reset a guest, as its reset button would.
+/// Ask a guest to shut down, and start it again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -18,6 +18,6 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     let GuestArg { guest } = args.guest;
     cx.about(&guest);
     let summary = cx.client.reboot(&guest).await?;
-    let text = format!("{} was reset.", summary.name);
+    let text = format!("{} was rebooted.", summary.name);
     cx.tell_guest(&summary, &text)
 }

@@ -109,6 +109,31 @@ fn a_console_follows_its_guest() {
     assert_eq!(ran.code, 0);
 }
 
+/// A console outlives the daemon: once there is one again it goes on, and shows what the guest said
+/// meanwhile (from the engine's log) without repeating a line.
+#[test]
+fn a_console_survives_the_daemon() {
+    let lab = Lab::new();
+    let mut engine = lab.engine("console.sock");
+    let (keys, keyboard) = keyboard();
+    let shown = Captured::default();
+    let ran = std::thread::scope(|scope| {
+        let run = lab.prepare().terminal().keyboard(keyboard).out(shown.clone());
+        let ran = scope.spawn(|| run.run(&["console", "web1"]));
+        engine.write_all(b"one\r\n").unwrap();
+        wait_for(&shown, "one");
+        lab.file("console.log", "one\r\ntwo\r\n");
+        drop(lab.fake.hub.lock().unwrap().take());
+        let mut engine = lab.engine("again.sock");
+        wait_for(&shown, "two");
+        engine.write_all(b"three\r\n").unwrap();
+        wait_for(&shown, "three");
+        keys.send(b"\x1d".to_vec()).unwrap();
+        ran.join().unwrap()
+    });
+    assert_eq!((ran.code, ran.out.as_str()), (0, "one\r\ntwo\r\nthree\r\n"));
+}
+
 /// Without a terminal nothing is typed into the void; watching works, until the guest ends.
 #[test]
 fn without_a_terminal_one_can_only_watch() {

@@ -219,7 +219,7 @@ fn guests_change_their_state() {
     web1 is stopped.
     web1 is stopped.
     web1 is stopped.
-    web1 was reset.
+    web1 was rebooted.
     web1 is paused.
     web1 goes on.
     "#);

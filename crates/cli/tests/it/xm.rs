@@ -125,7 +125,7 @@ fn what_xm_had_and_this_has_not_is_refused_with_a_hint() {
       console   Attach to a guest's console; Ctrl+] leaves it
       shutdown  Ask a guest to shut down
       destroy   End a guest at once
-      reboot    Reset a guest
+      reboot    Ask a guest to shut down, and start it again
       pause     Stop a guest's virtual CPUs where they are
       unpause   Let a paused guest go on
       migrate   Move a guest to another host

@@ -171,6 +171,14 @@ impl Shared {
         notice.clone().expect("just waited for it")
     }
 
+    /// Sends all clients away without a word.
+    pub(super) fn let_go(&self) {
+        let mut state = self.state();
+        state.clients.clear();
+        let reason = "the daemon let go of it".to_owned();
+        state.ended.get_or_insert(Notice::Ended { reason });
+    }
+
     /// Tells all clients that it is over, and everyone who comes later, too.
     pub(super) fn finish(&self, notice: Notice) {
         let mut state = self.state();
