@@ -34,7 +34,7 @@ complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "start" -d 'Start 
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "stop" -d 'Ask a guest to shut down, and wait until it has'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "shutdown" -d 'Ask a guest to shut down, and wait until it has'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "destroy" -d 'End a guest at once: the same as `stop --now`. Disks are never touched'
-complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "reboot" -d 'Reset a guest, as its reset button would'
+complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "reboot" -d 'Ask a guest to shut down, and start it again'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "pause" -d 'Stop a guest\'s virtual CPUs where they are. It keeps its memory'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "unpause" -d 'Let a paused guest go on'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "list" -d 'List guests: where they are, what they are doing, what they use'
