@@ -32,9 +32,11 @@ pub(crate) fn sim(shell: &Shell, arguments: &[&str]) -> Result<()> {
     run(shell.cargo(&["run", "--quiet", "-p", "whimbrel-sim", "--"]).args(arguments))
 }
 
-/// Runs the fuzz targets; `--smoke` gives each a few seconds on the committed corpus. They are a
-/// workspace of their own, as libFuzzer needs the nightly compiler.
+/// Runs the fuzz targets; `--smoke` gives each a few seconds. They are a workspace of their own,
+/// because fuzzing needs what nothing that is shipped may depend on.
 pub(crate) fn fuzz(shell: &Shell, arguments: &[&str]) -> Result<()> {
-    let program = ["run", "--quiet", "--release", "--manifest-path", "fuzz/Cargo.toml"];
-    run(shell.cargo(&program).args(["--bin", "fuzz", "--"]).args(arguments))
+    let mut fuzz = shell.cargo(&["run", "--quiet", "--release", "--bin", "fuzz"]);
+    fuzz.args(["--manifest-path", "fuzz/Cargo.toml", "--target-dir"]);
+    fuzz.arg(shell.target().join("fuzz")).arg("--").args(arguments);
+    run(&mut fuzz)
 }

@@ -116,13 +116,15 @@ fn files_and_functions_fit_a_head() {
 fn long_functions(text: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut open: Option<(usize, String)> = None;
+    // A function that only lists things may be as long as the list; it says so inside.
+    let mut is_table = false;
     for (number, line) in (1..).zip(text.lines()) {
         let code = line.trim_start();
         let indent = &line[..line.len() - code.len()];
         match &open {
             Some((start, end)) if line == end => {
                 let length = number - start + 1;
-                if length > FUNCTION_MAX {
+                if length > FUNCTION_MAX && !is_table {
                     found.push((*start, length));
                 }
                 open = None;
@@ -131,9 +133,10 @@ fn long_functions(text: &str) -> Vec<(usize, usize)> {
             Some((_, end)) if line.starts_with(&end.replace('}', ")")) && line.ends_with(';') => {
                 open = None;
             }
-            Some(_) => {}
+            Some(_) => is_table |= code.starts_with("// A table:"),
             None if has_word(code, "fn") && is_function(code) => {
                 open = Some((number, format!("{indent}}}")));
+                is_table = false;
             }
             None => {}
         }
@@ -149,10 +152,16 @@ fn is_function(code: &str) -> bool {
     is_one && !code.ends_with(';') && !code.ends_with('}')
 }
 
+/// A line without its string literals: what another program's output is called is not ours to say.
+fn without_strings(line: &str) -> String {
+    line.split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
+}
+
 #[test]
 fn banned_words_stay_out() {
     assert_none(&each_line(&sources(&[".rs"]), |line| {
-        let (word, better) = BANNED.iter().find(|(word, _)| has_word(line, word))?;
+        let code = without_strings(line);
+        let (word, better) = BANNED.iter().find(|(word, _)| has_word(&code, word))?;
         Some(format!("`{word}`: say {better}"))
     }));
 }
@@ -237,6 +246,8 @@ fn tidy_notices() {
     assert!(has_word("let a = b;", "b") && !has_word("let ab = c;", "b"));
     let long = format!("    fn long() {{\n{}    }}\n", "        x();\n".repeat(FUNCTION_MAX));
     assert_eq!(long_functions(&long), [(1, FUNCTION_MAX + 2)]);
+    let table = long.replacen("        x();", "        // A table: one line each.", 1);
+    assert_eq!(long_functions(&table), []);
     let declared =
         format!("    fn declared(\n        a: u8,\n    ) -> u8;\n{}", "    x\n".repeat(99));
     assert_eq!(long_functions(&declared), []);

@@ -190,6 +190,7 @@ pub(crate) fn step(
     input: &Input,
     (mut own, mut effects): Step,
 ) -> Step {
+    // A table: one arm a mutant.
     let Some(mutant) = mutant else { return (own, effects) };
     let is_ceding = !is_ceded(before) && is_ceded(&own);
     match mutant {

@@ -39,6 +39,7 @@ fn scope(name: &'static str, storage: Storage, budget: Budget) -> Scope {
 pub fn all() -> Vec<Scope> {
     let one = Budget { migrations: 1, ..NONE };
     let two = Budget { migrations: 2, ..NONE };
+    // A table: one entry a scope.
     vec![
         scope(
             "one move, two dead daemons",
