@@ -21,7 +21,8 @@
 //!    - is named by an owner record newer than *m* that it wrote itself, unless declined;
 //!    - is named by any owner record newer than *n*.
 //!
-//! ([`rivals`] lists them.) First create, then look: of two that contend, the later to look sees the other. Both may lose;
+//! ([`rivals`] lists them.) First create, then look: of two that contend, the later to look sees
+//! the other. Both may lose;
 //! then both try again with newer epochs, and find each other's old claims void. A claim that was
 //! cleared away was older than its clearer's record, which the look finds instead.
 //!

@@ -408,7 +408,8 @@ impl Evidence<'_> {
         if self.own.state == State::Damaged && !is_ours_by_disk && off.is_empty() {
             unknown.push(Unknown::OwnRecordDamaged);
         }
-        let is_said_by_peer = matches!(newest, Some(Candidate { owner, known_by: KnownBy::Peer(_), .. }) if owner == me);
+        let is_said_by_peer =
+            newest.is_some_and(|c| c.owner == me && matches!(c.known_by, KnownBy::Peer(_)));
         let is_forgotten = is_said_by_peer && ours != Some(newest_epoch) && !is_ours_by_disk;
         if is_forgotten && off.is_empty() {
             unknown.push(Unknown::OwnMemoryLost);
@@ -427,7 +428,7 @@ impl Evidence<'_> {
         unknown
     }
 
-    /// The newest epoch anything beside an image speaks of: whoever claims after us claims after it.
+    /// The newest epoch anything beside an image speaks of: who claims after us claims after it.
     fn disk_top(&self) -> Epoch {
         let owners = self.images().filter_map(|image| match image.owner {
             OwnerFound::Record(record) => Some(record.epoch),

@@ -65,7 +65,8 @@ fn by_model(mutant: Mutant, states_max: usize) -> Option<(&'static str, Wrong)> 
 pub fn table(kills: &[Kill]) -> String {
     let mut text = String::from(
         "# Mutants\n\n\
-         Deliberate faults, each of which must be found. Written by `./x mutants`; a test compares.\n\n\
+         Deliberate faults, each of which must be found. Written by `./x mutants`; a test \
+         compares.\n\n\
          | mutant | the fault | the model check finds | the simulation finds |\n\
          | --- | --- | --- | --- |\n",
     );

@@ -41,7 +41,8 @@ macro_rules! mutants {
 }
 
 mutants! {
-    LostFinishResumesSource: "the target is silent after `Cede`, so the source goes on (libvirt's lost Finish)",
+    LostFinishResumesSource:
+        "the target is silent after `Cede`, so the source goes on (libvirt's lost Finish)",
     GoBeforeDurable: "`Cede` is sent before `Ceded` is durable",
     ReleasedOnSend: "the source's copy is destroyed when `Cede` was sent",
     LockFreedEarly: "the source's copy is destroyed when the target is ready",
@@ -228,6 +229,19 @@ pub(crate) fn step(
                 effects.retain(|effect| !matches!(effect, Effect::Send { .. }));
             }
         }
+        _ => return later_step(mutant, before, input, (own, effects)),
+    }
+    (own, effects)
+}
+
+/// The same, for what comes after the commit point.
+fn later_step(
+    mutant: Mutant,
+    before: &Ownership,
+    input: &Input,
+    (mut own, mut effects): Step,
+) -> Step {
+    match mutant {
         Mutant::StartedNotDurable => swap_persist_and_send(&mut effects, Body::Started),
         Mutant::StartedEarly => {
             if let State::Target(Target::Claiming { handoff, .. }) = own.state

@@ -37,9 +37,13 @@ fn scope(name: &'static str, storage: Storage, budget: Budget) -> Scope {
 
 /// The scopes of the model check.
 pub fn all() -> Vec<Scope> {
+    let mut all = one_move();
+    all.extend(many_moves_and_words());
+    all
+}
+
+fn one_move() -> Vec<Scope> {
     let one = Budget { migrations: 1, ..NONE };
-    let two = Budget { migrations: 2, ..NONE };
-    // A table: one entry a scope.
     vec![
         scope(
             "one move, two dead daemons",
@@ -91,6 +95,13 @@ pub fn all() -> Vec<Scope> {
                 Budget { daemon_deaths: 2, cancels: 1, engine_faults: 1, ..one },
             )
         },
+    ]
+}
+
+fn many_moves_and_words() -> Vec<Scope> {
+    let one = Budget { migrations: 1, ..NONE };
+    let two = Budget { migrations: 2, ..NONE };
+    vec![
         scope("there and back", BESIDE, Budget { daemon_deaths: 1, cancels: 1, ..two }),
         Scope {
             hosts: 3,
