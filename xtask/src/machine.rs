@@ -43,7 +43,8 @@ pub(crate) fn require_root() -> Result<()> {
     }
     bail!(
         "this needs root: it makes two hosts out of network and mount namespaces, bridges and \
-         taps.\n   Without root, `./x check` runs the fast tests and `./x demo` shows a guest on one host."
+         taps.\n   Without root, `./x check` runs the fast tests and \
+         `./x demo` shows a guest on one host."
     )
 }
 

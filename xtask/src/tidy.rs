@@ -81,11 +81,16 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
+/// rustfmt breaks code, and neither texts nor tables.
 #[test]
 fn lines_fit_the_page() {
     assert_none(&each_line(&sources(&[".rs", ".toml.example", ".proto"]), |line| {
         let length = line.chars().count();
-        (length > LINE_MAX).then(|| format!("{length} columns, {LINE_MAX} fit"))
+        let quotes = line.chars().take(LINE_MAX).filter(|&c| c == '"').count();
+        let is_in_text = quotes % 2 == 1;
+        let is_table = line.trim_start().trim_start_matches(['/', '!', ' ']).starts_with('|');
+        (length > LINE_MAX && !is_in_text && !is_table)
+            .then(|| format!("{length} columns, {LINE_MAX} fit"))
     }));
 }
 

@@ -189,8 +189,7 @@ impl Peers {
 
     /// Calls a paired host, for who wants to know precisely why it cannot be reached.
     pub(crate) async fn dial(&self, host: HostId) -> Result<Connection, ConnectError> {
-        let peer =
-            PeerAddress { host, name: self.name_of(host), addresses: self.addresses(host) };
+        let peer = PeerAddress { host, name: self.name_of(host), addresses: self.addresses(host) };
         self.dialer.connect(&peer, CONNECT_MAX).await
     }
 

@@ -8,7 +8,7 @@
 //! leaves a gap.
 //!
 //! ```text
-//!    0  magic    8  seed   16  boot   24  counter   32  checksum   then the counter, again and again
+//!    0  magic    8  seed   16  boot   24  counter   32  checksum   then the counter, repeated
 //! ```
 
 pub(crate) const BLOCK_BYTES: usize = 4096;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// A restarted daemon knows its guests within this time.
 const REATTACHED_MAX: Duration = Duration::from_secs(1);
 
-/// Created, paused, rebooted, stopped, started, ended, forgotten: and the disks are never touched by
+/// Created, paused, rebooted, stopped, started, ended, forgotten; the disks are never touched by
 /// anyone but the guest.
 pub(super) fn from_create_to_rm(setting: &Setting) -> Result<()> {
     let scene = Scene::strangers(setting)?;

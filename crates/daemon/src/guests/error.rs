@@ -43,7 +43,10 @@ pub(crate) enum GuestError {
     IdTaken { id: String, other: String },
     #[error(
         "guest `{guest}` needs {} KiB, but host_min_memory is {} KiB and only {} KiB are free: {} KiB are short",
-        .needed.0 >> 10, .kept.0 >> 10, .free.0 >> 10, (.needed.0 + .kept.0).saturating_sub(.free.0) >> 10
+        .needed.0 >> 10,
+        .kept.0 >> 10,
+        .free.0 >> 10,
+        (.needed.0 + .kept.0).saturating_sub(.free.0) >> 10
     )]
     NoMemory { guest: String, needed: Bytes, kept: Bytes, free: Bytes },
     #[error("{what} belongs to guest `{owner_guest}` of host `{owner}` (epoch {epoch})")]

@@ -147,7 +147,7 @@ impl GuestTask {
             }
         };
         tokio::select! {
-            // What the engine says comes before what anybody wants: an order sees the guest as it is.
+            // What the engine says comes first: an order sees the guest as it is.
             biased;
             event = engine => Wake::Engine(event),
             event = self.events.recv() => event.map_or(Wake::Over, Wake::Event),

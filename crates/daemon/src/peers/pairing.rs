@@ -54,7 +54,8 @@ impl Peers {
         self.set_doors().await
     }
 
-    /// Closes the port for pairing, if the invitation has ended by itself, and nothing else needs it.
+    /// Closes the port for pairing, if the invitation has ended by itself and nothing else needs
+    /// it.
     async fn shut_the_door(&self) {
         if let Err(problem) = self.set_doors().await {
             tracing::warn!(%problem, "the port could not be closed after pairing");
