@@ -4,6 +4,8 @@
 //! The program as people meet it: arguments in; output, conversation and exit code out; between
 //! them the real client, the real API server, and a daemon that is made up.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, too")]
+
 mod console;
 mod fake;
 mod guests;
