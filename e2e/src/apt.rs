@@ -12,8 +12,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const MIRROR: &str = "http://deb.debian.org/debian";
-const SECURITY_MIRROR: &str = "http://security.debian.org/debian-security";
 /// The unprivileged user of apt cannot write where we do; packages are verified all the same.
 const UNSANDBOXED: &str = "-oAPT::Sandbox::User=root";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -35,7 +33,7 @@ impl Apt {
             fs::create_dir_all(home.join(part))?;
         }
         let line = |suite: &&str| {
-            let mirror = if suite.ends_with("-security") { SECURITY_MIRROR } else { MIRROR };
+            let mirror = mirror(suite.ends_with("-security"));
             format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n")
         };
         fs::write(home.join("sources.list"), suites.iter().map(line).collect::<String>())?;
@@ -108,4 +106,17 @@ pub fn unpacked_once(place: &Path, unpack: impl FnOnce(&Path) -> Result<()>) -> 
         }
     }
     Ok(place.to_owned())
+}
+
+/// The machine's own mirror: of the security suite, or of all others.
+fn mirror(is_security: bool) -> String {
+    let lists = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+    let lists = lists.map(|entry| entry.path()).chain([PathBuf::from("/etc/apt/sources.list")]);
+    let texts = lists.filter_map(|path| fs::read_to_string(path).ok()).collect::<String>();
+    let words = texts.split_whitespace().filter(|word| word.starts_with("http"));
+    let of_debian = |word: &&str| {
+        let path = word.trim_end_matches('/');
+        path.ends_with(if is_security { "/debian-security" } else { "/debian" })
+    };
+    words.map(str::to_owned).find(|word| of_debian(&word.as_str())).unwrap_or_default()
 }
