@@ -241,6 +241,8 @@ impl GuestTask {
         self.mark_released();
         self.story(format!("the guest has arrived from `{source}`"));
         self.drop_carrier().await;
+        // It has its memory now; counting the promise, too, would count it twice.
+        self.daemon.memory.release(self.id);
         self.end_journey(MigrationResult::Done, None).await;
         let desired = if self.engine.is_some() { Desired::Running } else { Desired::Stopped };
         if let Err(problem) = self.set_desired(desired).await {
