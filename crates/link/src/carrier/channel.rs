@@ -216,6 +216,8 @@ async fn speak<W: AsyncWrite + Unpin>(
     let mut has_more = true;
     loop {
         small.clear();
+        // Asked first: what ends a direction leaves its last word in `pending` at the same instant.
+        let is_over = meter.has_ended();
         let pending = meter.take_pending();
         if !pending.is_empty() {
             if let Some(total) = pending.accepted {
@@ -231,7 +233,7 @@ async fn speak<W: AsyncWrite + Unpin>(
                 Frame::Stop.write(&mut small);
             }
             send(&mut link, &meter, &small).await?;
-        } else if meter.has_ended() {
+        } else if is_over {
             // Both directions are through, and everything was said.
             return link.shutdown().await.map_err(CarryError::Cut);
         }

@@ -59,7 +59,7 @@ pub(super) struct Carrier {
 struct State {
     /// In their order.
     channels: Vec<Arc<Meter>>,
-    /// A channel of the target that is being opened.
+    /// A channel is being opened.
     is_opening: bool,
     running: usize,
     problem: Option<String>,
@@ -211,6 +211,7 @@ impl Carrier {
                 accepted = listener.accept() => accepted.map(|(engine, _)| engine),
                 () = self.lost() => return,
             };
+            let _turn = self.turn();
             let opened = tokio::select! {
                 opened = self.open(engine, channel, &addresses, &mut best) => opened,
                 () = self.lost() => return,
@@ -323,6 +324,12 @@ impl Carrier {
         }
         state.is_opening = true;
         Ok((path.clone(), Turn(self.clone())))
+    }
+
+    /// The turn of the source, which alone opens its channels.
+    fn turn(self: &Arc<Self>) -> Turn {
+        self.lock().is_opening = true;
+        Turn(self.clone())
     }
 
     /// Checks that this is the next channel. The reason goes to the peer.
