@@ -26,7 +26,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot, watch};
 use whimbrel_api::Problem;
 use whimbrel_api::guest::GuestRef;
-use whimbrel_model::id::{GuestId, GuestName};
+use whimbrel_handoff::ownership::Answer;
+use whimbrel_model::id::{GuestId, GuestName, HostId};
 
 /// Events that wait for a guest's task; more than this and who sends waits, too.
 const EVENTS_WAITING_MAX: usize = 64;
@@ -114,6 +115,13 @@ impl Registry {
             .collect();
         known.sort_by_key(|(local_id, _)| *local_id);
         known.into_iter().map(|(_, guest)| guest).collect()
+    }
+
+    /// Returns the guests that `host`, this one, believes to own.
+    pub(crate) fn owned_by(&self, host: HostId) -> Vec<(GuestId, GuestHandle)> {
+        let is_owned = |guest: &GuestHandle| matches!(guest.view().ownership, Some(Answer::Owner { owner, .. }) if owner == host);
+        let guests = self.lock();
+        guests.iter().filter(|(_, g)| is_owned(g)).map(|(id, g)| (*id, g.clone())).collect()
     }
 
     /// Finds a guest as a person named it.

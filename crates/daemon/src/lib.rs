@@ -5,7 +5,7 @@
 //!
 //! [`run`] starts it. What all tasks share is a [`daemon::Daemon`]; each guest has a task of its
 //! own in [`guests`], which alone acts on it; [`migrate`] is what such a task does to move its
-//! guest; [`peers`] and [`serve`] talk to other hosts; [`http`] and [`backend`] to people.
+//! guest; [`peers`], [`neighbours`] and [`serve`] talk to other hosts; [`http`] and [`backend`] to people.
 
 mod backend;
 mod checks;
@@ -17,6 +17,7 @@ mod guests;
 pub mod http;
 mod memory;
 mod migrate;
+mod neighbours;
 mod ownership;
 mod peers;
 mod peers_view;

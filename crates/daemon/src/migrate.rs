@@ -50,6 +50,9 @@ pub(crate) const LINK_LOST_MAX: Duration = Duration::from_secs(10);
 /// How long nothing may move while the guest stands still, before the attempt is given up.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(10);
 
+/// How long a handoff stays in doubt before everything is tried again.
+pub(crate) const DOUBT_RETRY: Duration = Duration::from_secs(2);
+
 /// Somebody wants a guest moved.
 #[derive(Clone, Debug)]
 pub(crate) struct MoveOrder {
@@ -101,6 +104,8 @@ pub(crate) struct Journey {
     /// Why it will not succeed, as far as it is known: the first reason counts.
     pub(crate) problem: Option<Problem>,
     pub(crate) is_cancelled: bool,
+    /// The engine's part is over: what it still says about this attempt does not count.
+    pub(crate) has_given_up_engine: bool,
 }
 
 /// Which end of the way this host is.
@@ -139,6 +144,7 @@ impl Journey {
             progressing: Progressing::begin(),
             problem: None,
             is_cancelled: false,
+            has_given_up_engine: false,
         }
     }
 

@@ -6,12 +6,15 @@
 //! The machine decides, the file remembers, the guest's task performs. This module is the only one
 //! that writes an ownership file. Once a write has failed nothing is decided any more: what is on
 //! the disk is known only after it was read again, by a restarted daemon.
+//!
+//! What others are told is what is durable. While a record is still to be written they hear what
+//! was true before it; when nothing is certain any more they hear nothing.
 
 use crate::daemon::Daemon;
 use crate::guests::GuestError;
 use whimbrel_api::Problem;
 use whimbrel_handoff::effect::{Doubt, Effect, Outcome};
-use whimbrel_handoff::ownership::{EngineView, Found, Ownership as Machine, State, Step};
+use whimbrel_handoff::ownership::{Answer, EngineView, Found, Ownership as Machine, State, Step};
 use whimbrel_handoff::record::{RECORD_BYTES_MAX, Record};
 use whimbrel_host::dirs::{GuestDir, UserIds};
 use whimbrel_host::ownership::OwnershipFile;
@@ -31,6 +34,10 @@ pub(crate) struct Ownership {
     /// Why it is not known who owns the guest, for people.
     doubt: Option<String>,
     is_poisoned: bool,
+    /// Records that were decided and are not written yet.
+    unwritten: usize,
+    /// What others are told; none: nothing, as if this host could not be reached.
+    answer: Option<Answer>,
 }
 
 impl Ownership {
@@ -52,8 +59,49 @@ impl Ownership {
         };
         let (machine, effects) = Machine::recover(identity, daemon.boot(), found, engine);
         let engine_user = daemon.engine_ids();
-        let machine = Some(machine);
-        (Self { machine, file, directory, engine_user, doubt, is_poisoned: false }, effects)
+        let mut this = Self {
+            machine: Some(machine),
+            file,
+            directory,
+            engine_user,
+            doubt,
+            is_poisoned: false,
+            unwritten: 0,
+            answer: None,
+        };
+        this.count(&effects);
+        (this, effects)
+    }
+
+    /// Takes up a guest whose engine lives and cannot be spoken to: nothing is decided about it.
+    pub(crate) fn open_mute(daemon: &Daemon, guest: GuestId, why: String) -> Self {
+        let (mut this, _) = Self::open(daemon, guest, EngineView::HasRun);
+        this.doubt = Some(why);
+        this.poison();
+        this
+    }
+
+    fn poison(&mut self) {
+        self.is_poisoned = true;
+        self.answer = None;
+    }
+
+    /// Takes note of what has just been decided.
+    fn count(&mut self, effects: &[Effect]) {
+        self.unwritten +=
+            effects.iter().filter(|effect| matches!(effect, Effect::Persist(_))).count();
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if self.unwritten == 0 && !self.is_poisoned {
+            self.answer = Some(self.machine().answer());
+        }
+    }
+
+    /// What others are told of who owns the guest.
+    pub(crate) fn answer(&self) -> Option<Answer> {
+        self.answer
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -68,6 +116,7 @@ impl Ownership {
         let machine = self.machine.take().expect("it is put back before the task goes on");
         let (machine, effects) = decision(machine);
         self.machine = Some(machine);
+        self.count(&effects);
         effects
     }
 
@@ -78,6 +127,7 @@ impl Ownership {
     ) -> Result<Vec<Effect>, E> {
         let (machine, effects) = decision(self.machine())?;
         self.machine = Some(machine);
+        self.count(&effects);
         Ok(effects)
     }
 
@@ -88,7 +138,10 @@ impl Ownership {
             Some(file) => file.write(&bytes),
             None => {
                 let made = self.directory.create(self.engine_user);
-                made.map_err(|error| Problem::of(&error))?;
+                if let Err(error) = made {
+                    self.poison();
+                    return Err(Problem::of(&error));
+                }
                 let path = self.directory.ownership();
                 // A damaged one was read as such; who writes now has an operator's word.
                 let made = match path.exists() {
@@ -98,16 +151,28 @@ impl Ownership {
                 made.map(|file| self.file = Some(file))
             }
         };
-        written.map_err(|error| {
-            self.is_poisoned = true;
-            self.doubt = Some(error.to_string());
-            Problem::of(&error)
-        })
+        match written {
+            Ok(()) => {
+                self.unwritten = self.unwritten.saturating_sub(1);
+                self.settle();
+                Ok(())
+            }
+            Err(error) => {
+                self.poison();
+                self.doubt = Some(error.to_string());
+                Err(Problem::of(&error))
+            }
+        }
     }
 
     /// Whether this host has given the guest away in the handoff that is open.
     pub(crate) fn has_ceded(&self) -> bool {
         matches!(&self.machine().state, State::Source(source) if source.has_ceded())
+    }
+
+    /// Whether another host owns what this one holds a paused copy of.
+    pub(crate) fn is_disputed(&self) -> bool {
+        matches!(self.machine().state, State::Disputed { .. })
     }
 
     pub(crate) fn is_source(&self) -> bool {
@@ -128,6 +193,11 @@ impl Ownership {
             )),
             _ => None,
         };
+    }
+
+    /// It is known again who owns the guest.
+    pub(crate) fn doubt_is_over(&mut self) {
+        self.doubt = None;
     }
 
     pub(crate) fn is_in_doubt(&self) -> bool {

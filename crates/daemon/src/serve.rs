@@ -26,6 +26,10 @@ use whimbrel_link::listener::{Arrival, CarryArrival, PairArrival};
 use whimbrel_link::wire::{self, Hello, Opening, PeerStatus, Request};
 use whimbrel_model::id::{GuestId, HandoffId};
 
+whimbrel_model::codes! {
+    NOTHING_CERTAIN = "ownership/nothing-certain": "A host was asked who owns a guest and cannot say.";
+}
+
 /// Serves whoever gets in through the port, for ever.
 pub(crate) async fn serve(daemon: Arc<Daemon>, mut arrivals: mpsc::Receiver<Arrival>) {
     while let Some(arrival) = arrivals.recv().await {
@@ -82,7 +86,10 @@ async fn answer(daemon: &Arc<Daemon>, asked: Asked) {
                 Err(problem) => responder.problem(&problem.into()).await,
             }
         }
-        Request::WhoOwns(query) => responder.owner(who_owns(daemon, query.guest)).await,
+        Request::WhoOwns(query) => match who_owns(daemon, query.guest) {
+            Some(answer) => responder.owner(answer).await,
+            None => responder.problem(&nothing_certain(query.guest).into()).await,
+        },
         Request::Handoff(opening) => handoff(daemon, opening, responder).await,
         Request::Log(query) => log(daemon, query, responder).await,
         Request::Guests => {
@@ -126,9 +133,19 @@ async fn status(daemon: &Daemon) -> PeerStatus {
     }
 }
 
-/// Answers from what the guest's task last said, or, where there is none, from nothing.
-fn who_owns(daemon: &Daemon, guest: GuestId) -> Answer {
-    daemon.guests.get(guest).map_or(Answer::NoRecord, |guest| guest.view().ownership)
+/// Answers from what the guest's task last said, or, where there is none, from nothing. None while
+/// nothing is certain: whoever asks then knows as much as if this host were silent.
+fn who_owns(daemon: &Daemon, guest: GuestId) -> Option<Answer> {
+    daemon.guests.get(guest).map_or(Some(Answer::NoRecord), |guest| guest.view().ownership)
+}
+
+fn nothing_certain(guest: GuestId) -> Problem {
+    Problem::new(
+        whimbrel_api::Kind::InDoubt,
+        NOTHING_CERTAIN,
+        format!("nothing certain can be said of guest {guest} here"),
+        "look at the guest on this host: `whimbrel show`",
+    )
 }
 
 /// Begins the conversation about a handoff, or takes it up again.

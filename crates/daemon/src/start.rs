@@ -8,6 +8,7 @@ use crate::daemon::Daemon;
 use crate::error::StartError;
 use crate::guests::{GuestTask, Held, Order, Papers};
 use crate::http::{self, Caller, Socket};
+use crate::neighbours;
 use crate::ownership::Ownership;
 use crate::serve;
 use crate::story::{About, from_unix_ms, line};
@@ -15,9 +16,11 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use whimbrel_api::Problem;
 use whimbrel_api::log::{LogLine, LogPage, LogQuery};
+use whimbrel_engine::Instance;
 use whimbrel_handoff::ownership::{EngineView, State};
 use whimbrel_host::dirs::Layout;
 use whimbrel_host::store::{EventFilter, GuestRow, Tables};
@@ -26,6 +29,9 @@ use whimbrel_model::id::GuestId;
 
 /// The setting that remembers in which boot of the host guests were last started.
 const BOOT_SETTING: &str = "boot";
+/// How long an engine may take to answer a daemon that finds it, and how often it is asked.
+const ATTACH_MAX: Duration = Duration::from_secs(5);
+const ATTACH_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Runs the daemon until it is told to end. Guests go on.
 pub fn run(config: Option<&Path>) -> Result<(), Problem> {
@@ -63,6 +69,7 @@ async fn live(config: &Path) -> Result<(), Problem> {
     take_up_guests(&daemon).await?;
     daemon.open_port().await?;
     tokio::spawn(serve::serve(daemon.clone(), arrivals));
+    tokio::spawn(neighbours::watch(daemon.clone()));
     let path = daemon.api_socket();
     let group = daemon.config().api.group.clone();
     let socket = Socket::bind(&path, Some(&group)).map_err(|error| Problem::of(&error))?;
@@ -162,6 +169,22 @@ async fn take_up_guests(daemon: &Arc<Daemon>) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Finds the engine that an earlier daemon left. One that lives and does not answer is asked again
+/// for a while: to take it for dead could make two of it.
+async fn find_engine(daemon: &Daemon, id: GuestId) -> Result<Option<Arc<dyn Instance>>, Problem> {
+    let run = daemon.layout().guest(id).run();
+    let deadline = tokio::time::Instant::now() + ATTACH_MAX;
+    loop {
+        match daemon.engine.attach(id, &run).await {
+            Ok(found) => return Ok(found),
+            Err(error) if tokio::time::Instant::now() >= deadline => {
+                return Err(Problem::of(&error));
+            }
+            Err(_) => tokio::time::sleep(ATTACH_AGAIN_AFTER).await,
+        }
+    }
+}
+
 async fn take_up(
     daemon: Arc<Daemon>,
     id: GuestId,
@@ -170,17 +193,17 @@ async fn take_up(
     let papers = match row.as_ref().map(Papers::from_row) {
         Some(Ok(papers)) => Some(papers),
         Some(Err(problem)) => {
+            // Its ownership still answers for it.
             daemon.story.problem(&About::default(), &problem.into());
-            return None;
+            None
         }
         None => None,
     };
-    let run = daemon.layout().guest(id).run();
-    let found = match daemon.engine.attach(id, &run).await {
-        Ok(found) => found,
-        Err(error) => {
-            daemon.story.problem(&About::default(), &Problem::of(&error).into());
-            None
+    let (found, why) = match find_engine(&daemon, id).await {
+        Ok(found) => (found, None),
+        Err(problem) => {
+            daemon.story.problem(&About::default(), &problem.clone().into());
+            (None, Some(format!("it has an engine that cannot be spoken to: {}", problem.text)))
         }
     };
     let engine = match &found {
@@ -188,14 +211,17 @@ async fn take_up(
         Some(instance) if instance.has_run() => EngineView::HasRun,
         Some(_) => EngineView::NeverRan,
     };
-    let (ownership, effects) = Ownership::open(&daemon, id, engine);
+    let (ownership, effects) = match why {
+        None => Ownership::open(&daemon, id, engine),
+        Some(why) => (Ownership::open_mute(&daemon, id, why), Vec::new()),
+    };
     let is_elsewhere = matches!(ownership.machine().state, State::Elsewhere { .. });
     let (handle, ends) = daemon.guests.enter(id);
     let mut task = GuestTask::new(daemon, handle.clone(), ends?, papers, ownership);
     if let Some(instance) = found {
         task.engine = Some(Held::found(&task, instance).await);
     }
-    if is_elsewhere {
+    if is_elsewhere && task.papers.is_some() {
         task.forget_papers().await;
     }
     tokio::spawn(task.begin(effects));

@@ -4,10 +4,10 @@
 //! The door that every start passes: what can be known is gathered, the `handoff` crate decides,
 //! and what was taken is written down before the first instruction.
 
-use crate::disks;
+use crate::disks::{self, Found};
 use crate::guests::GuestError;
 use crate::guests::{GuestTask, Statement};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use whimbrel_api::Problem;
 use whimbrel_handoff::disk::{OwnerRecord, rivals};
@@ -23,6 +23,8 @@ use whimbrel_model::id::{Epoch, HostId};
 /// How long a peer may take to say whether it owns a guest that is about to start here. One that
 /// is down must not hold up every start; where it could be the owner, the decision says so.
 const WHO_OWNS_MAX: Duration = Duration::from_secs(2);
+/// How far back the moves of a guest are read, to know where it has been.
+const REPORTS_MAX: usize = 100;
 
 impl GuestTask {
     /// Makes sure that this host may run the guest, and that this is written down.
@@ -85,21 +87,55 @@ impl GuestTask {
         Ok(())
     }
 
-    async fn look_at_disks(&self) -> Result<disks::Found, Problem> {
+    async fn look_at_disks(&self) -> Result<Found, Problem> {
         let disks: Vec<_> = self.papers()?.writable_disks().cloned().collect();
         disks::look(disks).await
     }
 
     async fn ask_peers(&self) -> Vec<Peer> {
-        let last_owner = match &self.ownership.machine().state {
-            State::Elsewhere { owner, .. } => Some(*owner),
-            _ => None,
-        };
+        let keepers = &self.keepers().await;
         let asked = self.daemon.peers.all().into_iter().map(|host| async move {
             let answer = self.ask_peer(host).await;
-            Peer { host, answer, is_keeper: last_owner == Some(host) }
+            Peer { host, answer, is_keeper: keepers.contains(&host) }
         });
         futures::future::join_all(asked).await
+    }
+
+    /// The hosts that may have kept the guest's definition: it was there once, or is.
+    async fn keepers(&self) -> BTreeSet<HostId> {
+        let mut keepers = BTreeSet::new();
+        if let State::Elsewhere { owner, .. } = &self.ownership.machine().state {
+            keepers.insert(*owner);
+        }
+        let id = self.id;
+        let kept = self.daemon.store.call(move |tables| tables.reports(Some(id), REPORTS_MAX));
+        match kept.await {
+            Ok(rows) => {
+                let reports = rows.iter().filter_map(|row| {
+                    serde_json::from_str::<whimbrel_api::migration::Report>(&row.report).ok()
+                });
+                let names = reports.flat_map(|report| [report.source, report.target]);
+                keepers.extend(names.filter_map(|name| Some(self.daemon.peers.find(&name)?.host)));
+            }
+            // Then whoever can be reached is asked all the same.
+            Err(error) => self.story_problem(&Problem::of(&error)),
+        }
+        keepers
+    }
+
+    /// Reads beside the disks who owns the guest, while the peer of its handoff is silent.
+    pub(crate) async fn look_for_owner(&mut self) {
+        if self.ownership.machine().handoff().is_none() {
+            return;
+        }
+        let Ok(Found { disk: Disk::Images(images), .. }) = self.look_at_disks().await else {
+            return;
+        };
+        for image in images {
+            if let OwnerFound::Record(record) = image.owner {
+                self.tell_machine(Event::OwnerSeen(record)).await;
+            }
+        }
     }
 
     /// Asks one host who owns the guest; nothing where it cannot be reached.
@@ -163,9 +199,21 @@ impl GuestTask {
         GuestError::InDoubt { guest: self.name().to_string(), why }.into()
     }
 
-    /// Takes the claim of an epoch on every writable disk that has a place for one, and looks who
-    /// else may have.
-    pub(crate) async fn take_claim(&self, claims: Claims) -> Event {
+    /// Takes the claim of an epoch, and tells of its holder where that is known to own the guest.
+    pub(crate) async fn take_claim(&self, claims: Claims) -> Vec<Event> {
+        let taken = self.try_claim(claims).await;
+        let Event::ClaimLost { holder, .. } = taken else { return vec![taken] };
+        match self.ask_peer(holder).await {
+            Some(Answer::Owner { owner, epoch, .. }) if owner == holder => {
+                vec![taken, Event::Heard { owner, epoch }]
+            }
+            _ => vec![taken],
+        }
+    }
+
+    /// Takes the claim on every writable disk that has a place for one, and looks who else may
+    /// have.
+    async fn try_claim(&self, claims: Claims) -> Event {
         let epoch = claims.epoch;
         let Ok(papers) = self.papers() else { return Event::ClaimUnavailable { epoch } };
         let disks: Vec<_> = papers.writable_disks().cloned().collect();

@@ -253,6 +253,19 @@ impl GuestTask {
         }
     }
 
+    /// The engine of a guest that is ours is gone. After a boot of the host `autostart` decides,
+    /// as it does for every guest then.
+    pub(crate) async fn on_engine_lost(&mut self) {
+        let is_autostarted = self.papers.as_ref().is_some_and(|papers| papers.guest.autostart);
+        match (self.daemon.is_new_boot(), is_autostarted) {
+            (false, _) => self.on_end(End::EngineLost).await,
+            (true, true) => {
+                self.restart("lost its engine when the host was booted", "autostart").await;
+            }
+            (true, false) => self.end_engine().await,
+        }
+    }
+
     async fn restart(&mut self, what: &str, key: &str) {
         self.end_engine().await;
         if !self.restarts.again() {

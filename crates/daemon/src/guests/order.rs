@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use whimbrel_api::Problem;
 use whimbrel_handoff::message::Message;
-use whimbrel_model::id::{HandoffId, HostId};
+use whimbrel_model::id::{Epoch, HandoffId, HostId};
 
 /// What a guest's task is told. Whoever wants something of a guest adds a variant here.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) enum GuestEvent {
     Message { from: HostId, message: Message, problem: Option<Box<Problem>> },
     /// The conversation with the peer broke; it may have said why.
     WireLost { peer: HostId, wire: u64, problem: Option<Box<Problem>> },
+    /// A host has said that it owns this guest.
+    Heard { owner: HostId, epoch: Epoch },
     /// Something that a migration under way waits for.
     Migration { handoff: HandoffId, event: MigrationEvent },
 }

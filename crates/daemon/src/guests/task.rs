@@ -31,7 +31,7 @@ use whimbrel_api::Problem;
 use whimbrel_api::event::{Event, GuestGone};
 use whimbrel_api::guest::GuestState;
 use whimbrel_engine::EngineEvent;
-use whimbrel_handoff::effect::Effect;
+use whimbrel_handoff::effect::{Effect, Event as MachineEvent};
 use whimbrel_host::store::Desired;
 use whimbrel_model::id::{GuestId, GuestName};
 use whimbrel_model::run_state::RunState;
@@ -56,6 +56,8 @@ pub(crate) struct GuestTask {
     pub(crate) caller: Option<Caller>,
     /// Conversations about handoffs that are not under way here: the past answers them.
     pub(crate) visitors: Vec<Wire>,
+    /// Found while effects are performed, and dealt with after them.
+    pub(crate) has_lost_engine: bool,
     is_edit_pending: bool,
     is_over: bool,
 }
@@ -99,6 +101,7 @@ impl GuestTask {
             restarts: Restarts::default(),
             caller: None,
             visitors: Vec::new(),
+            has_lost_engine: false,
             is_edit_pending: false,
             is_over: false,
         }
@@ -165,6 +168,9 @@ impl GuestTask {
             }
             GuestEvent::WireLost { peer, wire, problem } => {
                 self.on_wire_lost(peer, wire, problem).await;
+            }
+            GuestEvent::Heard { owner, epoch } => {
+                self.tell_machine(MachineEvent::Heard { owner, epoch }).await;
             }
             GuestEvent::Migration { handoff, event } => self.on_migration(handoff, event).await,
         }
@@ -250,6 +256,13 @@ impl GuestTask {
         self.must_be_still("stopped")?;
         if self.engine.is_none() {
             return Err(self.not_now("stopped", "it is stopped already"));
+        }
+        if self.ownership.is_disputed() {
+            self.story("the copy of the guest here was given up");
+            self.end_engine().await;
+            // The machine gives it up for good once there is none.
+            self.perform(Vec::new()).await;
+            return Ok(());
         }
         self.story("the guest was stopped like by a power cut");
         if let Some(stopping) = self.stopping.take() {
@@ -493,7 +506,7 @@ impl GuestTask {
             }),
             is_edit_pending: self.is_edit_pending,
             remark: self.ownership.remark(),
-            ownership: self.ownership.machine().answer(),
+            ownership: self.ownership.answer(),
         };
         let was = self.view.send_replace(Arc::new(view));
         if was.state != self.state() || was.papers.is_none() {

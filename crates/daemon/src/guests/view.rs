@@ -28,8 +28,8 @@ pub(crate) struct GuestView {
     pub(crate) is_edit_pending: bool,
     /// Why it is in this state, where that is not plain.
     pub(crate) remark: Option<String>,
-    /// Who owns it, as peers are told.
-    pub(crate) ownership: Answer,
+    /// Who owns it, as peers are told; none: they are told nothing.
+    pub(crate) ownership: Option<Answer>,
 }
 
 /// A migration that goes on.
@@ -58,7 +58,7 @@ impl GuestView {
             moving: None,
             is_edit_pending: false,
             remark: None,
-            ownership: Answer::NoRecord,
+            ownership: None,
         }
     }
 

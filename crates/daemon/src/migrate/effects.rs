@@ -4,13 +4,14 @@
 //! Performs what the machine of a guest's ownership has decided: in order, each effect finished
 //! before the next begins.
 
-use crate::guests::{End, GuestTask, MigrationEvent};
+use crate::guests::{End, GuestEvent, GuestTask, MigrationEvent};
 use crate::migrate::{Journey, Role};
 use std::collections::VecDeque;
 use whimbrel_api::Problem;
 use whimbrel_api::migration::{Mode, Phase};
 use whimbrel_handoff::effect::{Effect, Event, Outcome};
 use whimbrel_handoff::message::{Body, Kind, Message};
+use whimbrel_handoff::ownership::State;
 use whimbrel_model::id::{HandoffId, HostId};
 use whimbrel_model::run_state::RunState;
 
@@ -39,18 +40,53 @@ impl GuestTask {
 
     pub(crate) async fn perform(&mut self, effects: Vec<Effect>) {
         let mut waiting = VecDeque::from(effects);
-        while let Some(effect) = waiting.pop_front() {
-            tracing::debug!(guest = %self.id, state = self.ownership.machine().name(), ?effect);
-            match self.perform_one(effect).await {
-                Done::Quiet => {}
-                Done::Answers(events) => {
-                    for event in events {
-                        let more = self.ownership.decide(|machine| machine.on_event(event));
-                        waiting.extend(more);
+        loop {
+            while let Some(effect) = waiting.pop_front() {
+                let state = self.ownership.machine().name();
+                tracing::debug!(guest = %self.id, state, ?effect);
+                self.publish_ownership();
+                match self.perform_one(effect).await {
+                    Done::Quiet => {}
+                    Done::Answers(events) => {
+                        for event in events {
+                            let more = self.ownership.decide(|machine| machine.on_event(event));
+                            waiting.extend(more);
+                        }
                     }
+                    Done::Poisoned => return self.publish(),
                 }
-                Done::Poisoned => return self.publish(),
             }
+            // A disputed copy of which nothing is left is none.
+            if self.ownership.is_disputed() && self.engine.is_none() {
+                waiting.extend(self.ownership.decide(|machine| machine.on_event(Event::GiveUp)));
+            }
+            if waiting.is_empty() {
+                break;
+            }
+        }
+        self.after_effects().await;
+    }
+
+    /// What follows from a decision, once it is carried out.
+    async fn after_effects(&mut self) {
+        if std::mem::take(&mut self.has_lost_engine) && self.ownership.machine().may_run() {
+            // Boxed: a policy may start the guest again, which passes through here.
+            Box::pin(self.on_engine_lost()).await;
+        }
+        let State::Elsewhere { owner, .. } = self.ownership.machine().state else { return };
+        if self.papers.is_some() && self.journey.is_none() {
+            let owner = self.daemon.peers.name_of(owner);
+            self.story_warn(format!("`{owner}` owns the guest now; it is forgotten here"));
+            self.ownership.doubt_is_over();
+            self.forget_papers().await;
+        }
+    }
+
+    /// Others must hear what is decided and durable before anything else is done about it: a host
+    /// that claims a guest and asks around relies on being seen.
+    fn publish_ownership(&self) {
+        if self.current_view().ownership != self.ownership.answer() {
+            self.publish();
         }
     }
 
@@ -70,7 +106,7 @@ impl GuestTask {
                 self.send(to, message).await;
                 Done::Quiet
             }
-            Effect::TakeClaim(claims) => self.take_claim(claims).await.into(),
+            Effect::TakeClaim(claims) => Done::Answers(self.take_claim(claims).await),
             Effect::WriteOwner(record) => {
                 self.write_owner(record).await;
                 Done::Quiet
@@ -84,6 +120,7 @@ impl GuestTask {
             },
             Effect::ConfirmStopped => self.confirm_stopped().await.into(),
             Effect::Mend { run } => {
+                self.give_up_engine();
                 self.mend(run).await;
                 Done::Quiet
             }
@@ -172,6 +209,16 @@ impl GuestTask {
         if self.journey_of(handoff).is_none() {
             return;
         }
+        let of_engine = matches!(
+            event,
+            MigrationEvent::Machine(Event::Complete)
+                | MigrationEvent::Failed(_)
+                | MigrationEvent::Progress(_)
+        );
+        if of_engine && self.journey_of(handoff).is_some_and(|journey| journey.has_given_up_engine)
+        {
+            return;
+        }
         match event {
             MigrationEvent::Planned(planned) => self.on_planned(*planned).await,
             MigrationEvent::Machine(event) => self.tell_machine(event).await,
@@ -185,8 +232,10 @@ impl GuestTask {
         }
     }
 
-    /// The peer did not answer a call. Up to the commit point there is an end to patience.
+    /// The peer did not answer a call. Up to the commit point there is an end to patience; past it
+    /// the disks may know more.
     async fn on_no_answer(&mut self, problem: Problem) {
+        self.look_for_owner().await;
         let Some(journey) = &mut self.journey else { return };
         let lost_for = journey.wire_lost_at.get_or_insert_with(std::time::Instant::now).elapsed();
         if lost_for < super::LINK_LOST_MAX {
@@ -196,8 +245,16 @@ impl GuestTask {
         self.tell_machine(Event::PeerGone).await;
     }
 
+    /// What was asked of the engine in this attempt is not answered any more.
+    fn give_up_engine(&mut self) {
+        if let Some(journey) = &mut self.journey {
+            journey.has_given_up_engine = true;
+        }
+    }
+
     /// Ends everything of the guest on this host that could run or hold something.
     async fn destroy_copy(&mut self) {
+        self.give_up_engine();
         if let Some(console) = self.engine.as_ref().and_then(|held| held.console.as_ref())
             && let Some(journey) = self.journey.as_ref().filter(|journey| journey.is_source())
         {
@@ -255,10 +312,28 @@ impl GuestTask {
         self.call_peer(std::time::Duration::ZERO, None);
     }
 
+    /// Asks the machine to try again, for as long as a handoff is in doubt.
+    fn nudge_later(&mut self) {
+        let (guest, Some(journey)) = (self.handle.clone(), &mut self.journey) else { return };
+        let handoff = journey.handoff;
+        let nudging = async move {
+            tokio::time::sleep(super::DOUBT_RETRY).await;
+            let event = MigrationEvent::Machine(Event::Nudge);
+            // The guest may have been forgotten meanwhile.
+            let _ = guest.send(GuestEvent::Migration { handoff, event }).await;
+        };
+        journey.add_helper(tokio::spawn(nudging).abort_handle());
+    }
+
     /// What came of the attempt, for people.
     async fn report(&mut self, outcome: Outcome) {
+        let was = self.ownership.remark();
         self.ownership.note(&outcome);
+        if matches!(outcome, Outcome::InDoubt(_)) {
+            self.nudge_later();
+        }
         match outcome {
+            Outcome::InDoubt(_) if was == self.ownership.remark() => {}
             Outcome::Moved { .. } => self.end_moved().await,
             Outcome::Kept { reason } => self.end_kept(reason).await,
             Outcome::Arrived { .. } => self.end_arrived().await,

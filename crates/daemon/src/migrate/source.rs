@@ -4,7 +4,7 @@
 //! The side the guest leaves.
 
 use crate::guests::GuestError;
-use crate::guests::{End, GuestEvent, GuestTask, MigrationEvent};
+use crate::guests::{GuestEvent, GuestTask, MigrationEvent};
 use crate::migrate::watch::{self, Watched};
 use crate::migrate::{Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan};
 use std::path::PathBuf;
@@ -199,7 +199,12 @@ impl GuestTask {
 
     /// Brings the engine back to what the guest was before the attempt.
     pub(super) async fn mend(&mut self, run: RunState) {
-        let Some(held) = &self.engine else { return };
+        let Some(held) = &self.engine else {
+            // Nothing to mend: the guest has crashed, and is ours.
+            self.drop_carrier().await;
+            self.has_lost_engine = true;
+            return;
+        };
         let instance = held.instance.clone();
         let carrier = self.journey.as_ref().and_then(|journey| journey.carrier.clone());
         let ended = cancel_with_patience(&*instance, carrier.as_ref()).await;
@@ -208,8 +213,10 @@ impl GuestTask {
         }
         self.drop_carrier().await;
         if run == RunState::Running {
-            let is_running = matches!(instance.run_state().await, Ok(RunState::Running));
-            if !is_running && let Err(error) = instance.resume().await {
+            let now = instance.run_state().await;
+            // What has ended by itself is for its policies, which hear of it next.
+            let is_still = matches!(now, Ok(RunState::Paused | RunState::Suspended));
+            if is_still && let Err(error) = instance.resume().await {
                 self.story_problem(&Problem::of(&error));
             }
             // Switches may have seen the target's tap meanwhile; wrong ports heal at once.
@@ -330,8 +337,8 @@ impl GuestTask {
             return;
         }
         self.note_problem(kept(&guest, self.peer_name(), Reason::GuestEnded));
+        // Mending finds that there is none, and the policies speak.
         self.tell_machine(Event::EngineFailed).await;
-        self.on_end(End::EngineLost).await;
     }
 
     /// Refuses what would change a guest that is just being handed over.

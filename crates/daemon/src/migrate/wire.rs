@@ -20,7 +20,7 @@ use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId};
 
 /// The first wait before dialling again, doubled each time up to the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Numbers conversations, so that the end of an old one is not taken for the end of a new one.
 static NEXT: AtomicU64 = AtomicU64::new(1);
