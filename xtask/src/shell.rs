@@ -48,7 +48,16 @@ impl Shell {
 
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        self.command(PathBuf::from(cargo), arguments)
+        let mut command = self.command(PathBuf::from(cargo), arguments);
+        // What `cargo run` tells this program about itself. Build scripts look at these, and would
+        // run again, and everything after them, whenever cargo is called directly in between.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&name);
+            }
+        }
+        command
     }
 }
 
