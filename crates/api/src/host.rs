@@ -109,6 +109,9 @@ pub struct Peer {
     pub fingerprint: String,
     /// The same as words, to compare by eye.
     pub fingerprint_words: String,
+    /// Words for this pair of hosts: both show the same, unless somebody is in between. Absent for
+    /// this host itself.
+    pub pair_words: Option<String>,
     /// Where it can be reached, best first: `192.0.2.1:8002`.
     pub addresses: Vec<String>,
     /// Whether it answered just now.

@@ -27,7 +27,7 @@ mod watch;
 mod wire;
 
 pub(crate) use plan::{answer_facts, finding, forecast, make_plan, read_host_facts};
-pub(crate) use report::Progressing;
+pub(crate) use report::{Progressing, report_for};
 pub(crate) use watch::Figures;
 pub(crate) use wire::{Call, Wire};
 

@@ -11,7 +11,7 @@ use crate::backend;
 use crate::daemon::Daemon;
 use crate::guests::{GuestEvent, GuestTask};
 use crate::http::Caller;
-use crate::migrate::{Call, Incoming, answer_facts};
+use crate::migrate::{self, Call, Incoming, answer_facts};
 use crate::ownership::Ownership;
 use crate::story::{About, from_unix_ms};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use whimbrel_model::id::{GuestId, HandoffId};
 
 whimbrel_model::codes! {
     NOTHING_CERTAIN = "ownership/nothing-certain": "A host was asked who owns a guest and cannot say.";
+    NO_REPORT = "migration/no-report": "A host was asked for a report that it does not have.";
 }
 
 /// Serves whoever gets in through the port, for ever.
@@ -97,6 +98,12 @@ async fn answer(daemon: &Arc<Daemon>, asked: Asked) {
             responder.document(json.expect("guests are JSON")).await
         }
         Request::Console(query) => console(daemon, query, responder).await,
+        Request::Report(handoff) => {
+            match migrate::report_for(daemon, responder.name(), handoff).await {
+                Some(json) => responder.document(json).await,
+                None => responder.problem(&no_report(handoff).into()).await,
+            }
+        }
         Request::Unpair => match daemon.peers.unpaired_by(responder.peer()).await {
             Ok(()) => responder.done().await,
             Err(problem) => responder.problem(&problem.into()).await,
@@ -116,6 +123,7 @@ fn name(request: &Request) -> &'static str {
         Request::Log(_) => "log",
         Request::Guests => "guests",
         Request::Console(_) => "console",
+        Request::Report(_) => "report",
         Request::Unpair => "unpair",
     }
 }
@@ -137,6 +145,15 @@ async fn status(daemon: &Daemon) -> PeerStatus {
 /// nothing is certain: whoever asks then knows as much as if this host were silent.
 fn who_owns(daemon: &Daemon, guest: GuestId) -> Option<Answer> {
     daemon.guests.get(guest).map_or(Some(Answer::NoRecord), |guest| guest.view().ownership)
+}
+
+fn no_report(handoff: HandoffId) -> Problem {
+    Problem::new(
+        whimbrel_api::Kind::Refused,
+        NO_REPORT,
+        format!("there is no report of migration {handoff} for this host"),
+        "read what the other host knows: `whimbrel report` there",
+    )
 }
 
 fn nothing_certain(guest: GuestId) -> Problem {

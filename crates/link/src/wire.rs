@@ -71,6 +71,8 @@ pub enum Request {
     Console(ConsoleQuery),
     /// The peer has forgotten this host.
     Unpair,
+    /// What came of a migration between the two.
+    Report(HandoffId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -47,6 +47,15 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     }
 }
 
+/// Says that two hosts know each other now; the other side says the same.
+fn say_paired(cx: &mut Context, peer: &Peer) {
+    let words = peer.pair_words.as_deref().unwrap_or_default();
+    cx.printer.say(&format!(
+        "Paired with {}. Both sides show the same words, unless somebody is in between:\n  {words}",
+        peer.name
+    ));
+}
+
 async fn list(cx: &mut Context) -> Done {
     let list = cx.client.hosts().await?;
     if cx.printer.is_json {

@@ -272,6 +272,7 @@ fn peer(name: &str) -> Peer {
         is_this_host,
         fingerprint: "00".repeat(32),
         fingerprint_words: format!("{name} bird sings at dawn"),
+        pair_words: (!is_this_host).then(|| format!("alpha and {name} sing")),
         addresses: vec![match name {
             "alpha" => "192.0.2.1:8002".into(),
             "beta" => "192.0.2.2:8002".into(),

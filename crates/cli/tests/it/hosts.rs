@@ -64,17 +64,15 @@ fn hosts_are_paired() {
     On the other host, run `whimbrel host join` and give it this token:
 
 
-    It can be used once, within 10 m. The other side shows this host's fingerprint:
+    It can be used once, within 10 m. This host's fingerprint is
       alpha bird sings at dawn
     "#);
     assert_snapshot!(lab.prepare().input("  whimbrel1-SECRET \n").run(&["host", "join"]), @r#"
     exit code: 0
     ----- stdout -----
     ----- stderr -----
-    Paired with beta. Its fingerprint, to compare with what it shows:
-      beta bird sings at dawn
-    The other side shows this host's:
-      alpha bird sings at dawn
+    Paired with beta. Both sides show the same words, unless somebody is in between:
+      alpha and beta sing
     "#);
     assert_eq!(*lab.fake.asked.lock().unwrap(), ["join whimbrel1-SECRET"]);
     assert_snapshot!(lab.run(&["host", "join"]), @r#"

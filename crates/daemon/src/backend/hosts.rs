@@ -16,8 +16,12 @@ use whimbrel_api::host::{
     Relocation,
 };
 use whimbrel_host::machine;
-use whimbrel_model::id::HostId;
+use whimbrel_model::id::{HostId, HostName};
 use whimbrel_model::units::Bytes;
+
+whimbrel_model::codes! {
+    STILL_NEEDED = "host/still-needed": "A host cannot be forgotten while a handoff with it is open.";
+}
 
 /// How long a peer may take to say that it is there.
 const PING_MAX: Duration = Duration::from_secs(2);
@@ -136,6 +140,7 @@ async fn this_host(daemon: &Daemon) -> Peer {
         is_this_host: true,
         fingerprint: daemon.host_id().to_string(),
         fingerprint_words: daemon.identity.words(),
+        pair_words: None,
         addresses: vec![format!("{}:{}", config.relocation.address, config.relocation.port)],
         is_reachable: true,
         problem: None,
@@ -166,6 +171,7 @@ async fn peer(daemon: &Daemon, host: HostId) -> Peer {
         is_this_host: false,
         fingerprint: host.to_string(),
         fingerprint_words: whimbrel_link::words::of_host(host),
+        pair_words: Some(whimbrel_link::words::of_pair(daemon.host_id(), host)),
         addresses: daemon.peers.addresses(host).iter().map(ToString::to_string).collect(),
         is_reachable: status.is_some(),
         problem: answer.as_ref().err().cloned(),
@@ -207,7 +213,8 @@ pub(super) async fn join(
     let host = daemon.peers.join(&request.token).await?;
     let peer = peer(&daemon, host).await;
     let about = About { caller: Some(caller), ..About::default() };
-    daemon.story.info(&about, format!("paired with `{}` ({})", peer.name, peer.fingerprint_words));
+    let words = peer.pair_words.clone().unwrap_or_default();
+    daemon.story.info(&about, format!("paired with `{}` ({words})", peer.name));
     daemon.story.send(Event::Paired(peer.clone()));
     Ok(peer)
 }
@@ -218,10 +225,27 @@ pub(super) async fn forget(
     host: String,
 ) -> Result<(), Problem> {
     let target = daemon.peers.find(&host).ok_or_else(|| Problem::host_not_found(&host))?;
+    let is_needed = |guest: &crate::guests::GuestHandle| {
+        guest.view().moving.as_ref().is_some_and(|moving| moving.with == target.name.as_str())
+    };
+    if let Some(guest) = daemon.guests.list().iter().find(|guest| is_needed(guest)) {
+        return Err(still_needed(&target.name, guest));
+    }
     daemon.peers.forget(target.host).await?;
     let about = About { caller: Some(caller), ..About::default() };
     daemon.story.info(&about, format!("`{host}` was forgotten"));
     Ok(())
+}
+
+fn still_needed(host: &HostName, guest: &crate::guests::GuestHandle) -> Problem {
+    let name = guest.view().papers.as_ref().map(|papers| papers.guest.name.to_string());
+    let name = name.unwrap_or_else(|| guest.id.to_string());
+    Problem::new(
+        whimbrel_api::Kind::Refused,
+        STILL_NEEDED,
+        format!("guest `{name}` is being handed over between this host and `{host}`"),
+        format!("wait for that (`whimbrel watch {name}`), or cancel it (`whimbrel cancel {name}`)"),
+    )
 }
 
 /// Room for a guest, for people.

@@ -3,6 +3,7 @@
 
 //! How a migration gets on, told while it runs, and what it cost, told after.
 
+use crate::daemon::Daemon;
 use crate::guests::GuestTask;
 use crate::migrate::watch::Figures;
 use crate::migrate::{Journey, Role, ms};
@@ -17,7 +18,11 @@ use whimbrel_api::plan::{Finding, Forecast, Range};
 use whimbrel_engine::Migration as EngineMigration;
 use whimbrel_host::store::ReportRow;
 use whimbrel_link::carrier::Status;
+use whimbrel_model::id::{HandoffId, HostId, HostName};
 use whimbrel_model::plan::{Plan, Severity};
+
+/// How long a migration may take to end once its target asks for the report.
+const REPORT_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How an attempt gets on.
 #[derive(Debug)]
@@ -324,4 +329,72 @@ impl GuestTask {
         self.daemon.story.send(ApiEvent::Migration(Box::new(last)));
         self.publish();
     }
+
+    /// The source has measured everything: its report is the one that people read here, too.
+    pub(super) fn fetch_report(&self, source: HostId, handoff: HandoffId) {
+        let (daemon, guest, guest_name) = (self.daemon.clone(), self.id, self.name().to_string());
+        tokio::spawn(async move {
+            let fetched = async {
+                let connection = daemon.peers.connect(source).await?;
+                let json = connection.report(handoff).await.map_err(|error| error.problem())?;
+                let report = serde_json::from_slice::<Report>(&json);
+                report.map_err(|error| unreadable(&error))
+            };
+            match fetched.await {
+                Ok(report) => {
+                    let report = serde_json::to_string(&report).expect("a report is JSON");
+                    let row =
+                        ReportRow { handoff, guest, guest_name, at: SystemTime::now(), report };
+                    let put = daemon.store.call(move |tables| tables.put_report(&row)).await;
+                    if let Err(error) = put {
+                        tracing::warn!(%error, "a report could not be stored");
+                    }
+                }
+                // What was measured here stays.
+                Err(problem) => tracing::warn!(%problem, "the source's report could not be had"),
+            }
+        });
+    }
+}
+
+fn unreadable(error: &serde_json::Error) -> Problem {
+    Problem::new(
+        whimbrel_api::Kind::Failed,
+        "migration/no-report",
+        format!("the report of the other host cannot be read: {error}"),
+        "install the same release on both hosts",
+    )
+}
+
+/// Returns the report of a migration between this host and `peer`, waiting for it if the migration
+/// is about to end.
+pub(crate) async fn report_for(
+    daemon: &Daemon,
+    peer: &HostName,
+    handoff: HandoffId,
+) -> Option<Vec<u8>> {
+    // Before the look, so that an end in between is not missed.
+    let mut events = daemon.story.subscribe();
+    let stored = daemon.store.call(move |tables| tables.report(handoff)).await.ok()?;
+    let json = match stored {
+        Some(row) => row.report,
+        None => {
+            let ended = tokio::time::timeout(REPORT_WAIT_MAX, async {
+                loop {
+                    match events.recv().await.ok()? {
+                        ApiEvent::Migration(migration) if migration.id == handoff.to_string() => {
+                            if let Some(outcome) = migration.outcome {
+                                return serde_json::to_string(&outcome.report).ok();
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            });
+            ended.await.ok()??
+        }
+    };
+    let report: Report = serde_json::from_str(&json).ok()?;
+    let is_theirs = [&report.source, &report.target].contains(&&peer.to_string());
+    is_theirs.then(|| json.into_bytes())
 }

@@ -243,7 +243,11 @@ impl GuestTask {
         self.drop_carrier().await;
         // It has its memory now; counting the promise, too, would count it twice.
         self.daemon.memory.release(self.id);
+        let attempt = self.journey.as_ref().map(|journey| (journey.peer, journey.handoff));
         self.end_journey(MigrationResult::Done, None).await;
+        if let Some((source, handoff)) = attempt {
+            self.fetch_report(source, handoff);
+        }
         let desired = if self.engine.is_some() { Desired::Running } else { Desired::Stopped };
         if let Err(problem) = self.set_desired(desired).await {
             self.story_problem(&problem);

@@ -110,10 +110,13 @@ impl Peers {
         let ours = self.introduction().await;
         let joined = pairing::join(&self.identity, &ours, &invitation, JOIN_MAX).await;
         let paired = joined.map_err(|error| Problem::of(&error))?;
-        if let Some(problem) = self.name_conflict(&paired) {
+        let conflict = self.name_conflict(&paired);
+        self.pin(row(&paired)).await?;
+        if let Some(problem) = conflict {
+            // The other host has pinned this one already, and is told.
+            self.forget(paired.host).await?;
             return Err(problem.into());
         }
-        self.pin(row(&paired)).await?;
         Ok(paired.host)
     }
 

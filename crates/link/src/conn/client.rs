@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use whimbrel_handoff::ownership::Answer;
-use whimbrel_model::id::{HostId, HostName};
+use whimbrel_model::id::{HandoffId, HostId, HostName};
 
 /// Where a paired host is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +194,14 @@ impl Connection {
     pub async fn unpair(mut self) -> Result<(), RequestError> {
         let answer = self.ask(&Request::Unpair).await?;
         self.expect_done(answer)
+    }
+
+    /// Returns the peer's report of a migration between the two, as JSON.
+    pub async fn report(mut self, handoff: HandoffId) -> Result<Vec<u8>, RequestError> {
+        match self.ask(&Request::Report(handoff)).await? {
+            Response::Document(json) => Ok(json),
+            _ => Err(self.off_topic()),
+        }
     }
 
     pub async fn log(mut self, query: LogQuery) -> Result<Lines, RequestError> {

@@ -158,6 +158,9 @@ impl Wire for Request {
                 scrollback_bytes: query.scrollback_bytes,
             }),
             Request::Unpair => P::Unpair(proto::Unpair {}),
+            Request::Report(handoff) => {
+                P::Report(proto::ReportQuery { handoff: handoff.0.as_bytes().to_vec() })
+            }
         };
         proto::Request { request: Some(request) }
     }
@@ -188,6 +191,7 @@ impl Wire for Request {
                 scrollback_bytes: query.scrollback_bytes,
             }),
             P::Unpair(_) => Request::Unpair,
+            P::Report(query) => Request::Report(handoff(&query.handoff)?),
         })
     }
 }

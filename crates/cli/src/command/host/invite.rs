@@ -7,7 +7,7 @@ use crate::context::{Context, End};
 use crate::{Done, codes, format};
 use std::time::Duration;
 use whimbrel_api::event::{Event, EventQuery};
-use whimbrel_api::host::{InviteRequest, Peer};
+use whimbrel_api::host::InviteRequest;
 use whimbrel_api::{Kind, Problem};
 
 /// Invite another host: prints a token for `whimbrel host join` there.
@@ -37,7 +37,7 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     let left_ms = invitation.expires_at_ms.saturating_sub(format::now_ms());
     let left = Duration::from_millis(left_ms);
     cx.printer.say(&format!(
-        "\nIt can be used once, within {}. The other side shows this host's fingerprint:\n  {}",
+        "\nIt can be used once, within {}. This host's fingerprint is\n  {}",
         format::ms(left_ms.div_ceil(1000) * 1000),
         invitation.fingerprint_words
     ));
@@ -57,7 +57,10 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     };
     tokio::select! {
         joined = tokio::time::timeout(left, joined) => match joined {
-            Ok(Ok(Some(peer))) => welcome(cx, &peer),
+            Ok(Ok(Some(peer))) => {
+                super::say_paired(cx, &peer);
+                Ok(End::Done)
+            }
             Ok(Ok(None)) => Err(nobody("the daemon has ended")),
             Ok(Err(problem)) => Err(problem),
             Err(_) => Err(nobody("nobody joined in time")),
@@ -68,14 +71,6 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
             Ok(End::Told(Kind::Refused))
         }
     }
-}
-
-fn welcome(cx: &mut Context, peer: &Peer) -> Done {
-    cx.printer.say(&format!(
-        "Paired with {}. Its fingerprint, to compare with what it shows:\n  {}",
-        peer.name, peer.fingerprint_words
-    ));
-    Ok(End::Done)
 }
 
 fn nobody(text: &str) -> Problem {

@@ -31,11 +31,6 @@ pub(super) async fn run(cx: &mut Context, _: Args) -> Done {
         cx.printer.json(&peer);
         return Ok(End::Done);
     }
-    let words = cx.client.host().await.map(|host| host.fingerprint_words).unwrap_or_default();
-    cx.printer.say(&format!(
-        "Paired with {}. Its fingerprint, to compare with what it shows:\n  {}\n\
-         The other side shows this host's:\n  {words}",
-        peer.name, peer.fingerprint_words
-    ));
+    super::say_paired(cx, &peer);
     Ok(End::Done)
 }
