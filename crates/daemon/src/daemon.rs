@@ -8,7 +8,8 @@ use crate::guests::Registry;
 use crate::memory::Memory;
 use crate::peers::Peers;
 use crate::story::Story;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -33,7 +34,7 @@ use whimbrel_model::text_file::TextFile;
 pub(crate) struct Daemon {
     pub(crate) name: HostName,
     pub(crate) identity: Arc<Identity>,
-    pub(crate) config_path: PathBuf,
+    pub(crate) config_file: ConfigFile,
     config: Mutex<Arc<Config>>,
     state: StateDir,
     boot: BootId,
@@ -56,13 +57,39 @@ impl std::fmt::Debug for Daemon {
     }
 }
 
+/// Where the configuration is.
+#[derive(Clone, Debug)]
+pub(crate) struct ConfigFile {
+    pub(crate) path: PathBuf,
+    /// Somebody has named it, so it must be there; otherwise a missing one is an empty one.
+    pub(crate) is_required: bool,
+}
+
+impl ConfigFile {
+    pub(crate) fn read(&self) -> Result<Config, Problem> {
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.is_required => String::new(),
+            Err(source) => {
+                let path = self.path.clone();
+                return Err(Problem::of(&StartError::Config { path, source }));
+            }
+        };
+        let name = self.path.display().to_string();
+        let file = TextFile { name: &name, text: &text, base: self.path.parent() };
+        config::parse(&file).map_err(|error| Problem::of(&error))
+    }
+}
+
 /// The setting that keeps `relocation enable` over restarts.
 const RELOCATION_SETTING: &str = "relocation.enabled";
 
 impl Daemon {
     /// Reads the configuration, takes the state directory, loads what is known. Opens no port.
-    pub(crate) async fn start(path: &Path) -> Result<(Self, mpsc::Receiver<Arrival>), Problem> {
-        let config = Self::read_config(path)?;
+    pub(crate) async fn start(
+        file: &ConfigFile,
+    ) -> Result<(Self, mpsc::Receiver<Arrival>), Problem> {
+        let config = file.read()?;
         let name = host_name(&config)?;
         let state = StateDir::open(&config.state_dir).map_err(|error| Problem::of(&error))?;
         let layout = state.layout().clone();
@@ -80,7 +107,7 @@ impl Daemon {
             story: Story::new(store.clone(), name.clone()),
             name,
             identity,
-            config_path: path.to_owned(),
+            config_file: file.clone(),
             engine_user: engine_user(&config)?,
             boot: BootId(machine::boot_id()),
             engine: Arc::new(engine),
@@ -97,26 +124,18 @@ impl Daemon {
         Ok((daemon, arrivals))
     }
 
-    /// Reads the configuration. A file that is not there is an empty one.
-    pub(crate) fn read_config(path: &Path) -> Result<Config, Problem> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => {
-                return Err(Problem::of(&StartError::Config { path: path.to_owned(), source }));
-            }
-        };
-        let file = TextFile { name: &path.display().to_string(), text: &text, base: path.parent() };
-        config::parse(&file).map_err(|error| Problem::of(&error))
-    }
-
     /// Opens or closes the port as configured, or as said since.
     pub(crate) async fn open_port(&self) -> Result<(), Problem> {
+        let relocation = self.config().relocation.clone();
+        let said = self.relocation_said().await?;
+        self.peers.open(&relocation, said.unwrap_or(relocation.is_enabled)).await
+    }
+
+    /// What `whimbrel relocation` said last; it stands above the configuration.
+    pub(crate) async fn relocation_said(&self) -> Result<Option<bool>, Problem> {
         let said = self.store.call(|tables| tables.setting(RELOCATION_SETTING)).await;
         let said = said.map_err(|error| Problem::of(&error))?;
-        let relocation = self.config().relocation.clone();
-        let is_enabled = said.map_or(relocation.is_enabled, |said| said == "yes");
-        self.peers.open(&relocation, is_enabled).await
+        Ok(said.map(|said| said == "yes"))
     }
 
     /// Opens or closes the port, now and after every restart.

@@ -49,7 +49,10 @@ impl Remedy for StartError {
     fn remedy(&self) -> String {
         match self {
             StartError::Config { path, .. } => {
-                format!("make `{}` readable, or name another with `--config`", path.display())
+                format!(
+                    "write `{}` or make it readable, or name another with `--config`",
+                    path.display()
+                )
             }
             StartError::Runtime { .. } => {
                 "look at the limits of this host: threads and open files".to_owned()

@@ -4,7 +4,7 @@
 //! From nothing to a daemon that serves, and back. Guests are not touched by either.
 
 use crate::backend::Front;
-use crate::daemon::Daemon;
+use crate::daemon::{ConfigFile, Daemon};
 use crate::error::StartError;
 use crate::guests::{GuestTask, Held, Order, Papers};
 use crate::http::{self, Caller, Socket};
@@ -34,8 +34,13 @@ const ATTACH_MAX: Duration = Duration::from_secs(5);
 const ATTACH_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Runs the daemon until it is told to end. Guests go on.
+///
+/// A configuration that is named must be there; the one at the usual place need not be.
 pub fn run(config: Option<&Path>) -> Result<(), Problem> {
-    let config = config.unwrap_or(Path::new(PATH_DEFAULT));
+    let config = match config {
+        Some(path) => ConfigFile { path: path.to_owned(), is_required: true },
+        None => ConfigFile { path: PATH_DEFAULT.into(), is_required: false },
+    };
     let levels = tracing_subscriber::EnvFilter::try_from_env("WHIMBREL_LOG");
     tracing_subscriber::fmt()
         .with_env_filter(levels.unwrap_or_else(|_| "info".into()))
@@ -44,7 +49,7 @@ pub fn run(config: Option<&Path>) -> Result<(), Problem> {
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|source| Problem::of(&StartError::Runtime { source }))?;
-    runtime.block_on(live(config))
+    runtime.block_on(live(&config))
 }
 
 /// Reads the log of a daemon that does not run.
@@ -62,7 +67,7 @@ pub fn stored_log(state_directory: &Path, query: &LogQuery) -> Result<LogPage, P
     Ok(LogPage { lines: lines.filter(is_wanted).collect(), hosts_silent: Vec::new() })
 }
 
-async fn live(config: &Path) -> Result<(), Problem> {
+async fn live(config: &ConfigFile) -> Result<(), Problem> {
     let (daemon, arrivals) = Daemon::start(config).await?;
     let daemon = Arc::new(daemon);
     daemon.set_new_boot(note_boot(&daemon).await?);

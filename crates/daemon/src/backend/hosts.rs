@@ -16,6 +16,7 @@ use whimbrel_api::host::{
     Relocation,
 };
 use whimbrel_host::machine;
+use whimbrel_model::config::Config;
 use whimbrel_model::id::{HostId, HostName};
 use whimbrel_model::units::Bytes;
 
@@ -64,7 +65,7 @@ pub(super) async fn info(daemon: &Arc<Daemon>) -> Result<HostInfo, Problem> {
             .collect(),
         relocation: relocation(daemon).await,
         state_directory: daemon.layout().root().display().to_string(),
-        config_file: daemon.config_path.display().to_string(),
+        config_file: daemon.config_file.path.display().to_string(),
         checks: crate::checks::all(daemon, engine.as_ref()).await,
     })
 }
@@ -96,29 +97,52 @@ pub(super) async fn set_relocation(
     Ok(relocation(&daemon).await)
 }
 
-/// Reads the configuration again and says what it changed.
+/// Reads the configuration again, puts in force what can change while the daemon runs, and says
+/// what cannot.
 pub(crate) async fn reload(daemon: Arc<Daemon>, caller: Caller) -> Result<Reloaded, Problem> {
-    let (old, new) = (daemon.config(), Daemon::read_config(&daemon.config_path)?);
-    let mut notes = Vec::new();
-    let mut note = |level, text: &str| notes.push(Note { level, text: text.to_owned() });
-    for (is_same, what) in [
-        (old.state_dir == new.state_dir, "`state_dir`"),
-        (old.name == new.name, "`name`"),
-        (old.engine == new.engine, "`[engine]`"),
-        (old.api == new.api, "`[api]`"),
-    ] {
-        if !is_same {
-            let text = format!("{what} changed; it takes effect when the daemon is restarted");
-            note(NoteLevel::Warning, &text);
-        }
+    let (old, read) = (daemon.config(), daemon.config_file.read()?);
+    let mut notes: Vec<_> = waiting_for_restart(&old, &read).map(warning).collect();
+    let said = daemon.relocation_said().await?;
+    if said.is_some_and(|said| said != read.relocation.is_enabled) {
+        let word = if read.relocation.is_enabled { "disable" } else { "enable" };
+        notes.push(warning(format!(
+            "`enabled` under `[relocation]` is not followed: `whimbrel relocation {word}` was \
+             said since, and stands above the configuration"
+        )));
     }
-    note(NoteLevel::Note, "relocation, limits and defaults are in force as written");
+    // What is used all the time must not change under those who use it.
+    let new = Config {
+        name: old.name.clone(),
+        state_dir: old.state_dir.clone(),
+        engine: old.engine.clone(),
+        api: old.api.clone(),
+        ..read
+    };
     daemon.memory.set_kept(new.host_min_memory);
     daemon.set_config(new);
     daemon.open_port().await?;
     let about = About { caller: Some(caller), ..About::default() };
     daemon.story.info(&about, "the configuration was read again");
+    notes.iter().for_each(|note| daemon.story.warn(&about, note.text.clone()));
+    let text = "relocation, limits and defaults are in force as written".to_owned();
+    notes.push(Note { level: NoteLevel::Note, text });
     Ok(Reloaded { notes })
+}
+
+fn warning(text: String) -> Note {
+    Note { level: NoteLevel::Warning, text }
+}
+
+/// What a changed configuration says that the daemon follows only from its next start on.
+fn waiting_for_restart(old: &Config, new: &Config) -> impl Iterator<Item = String> {
+    let parts = [
+        (old.name == new.name, "`name` under `[host]`"),
+        (old.state_dir == new.state_dir, "`state_dir` under `[host]`"),
+        (old.engine == new.engine, "`[engine]`"),
+        (old.api == new.api, "`[api]`"),
+    ];
+    let changed = parts.into_iter().filter(|(is_same, _)| !is_same);
+    changed.map(|(_, what)| format!("{what} changed; it takes effect when the daemon is restarted"))
 }
 
 pub(super) async fn list(daemon: &Arc<Daemon>) -> Result<PeerList, Problem> {
