@@ -884,7 +884,7 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__stop)
-            opts="-h --now --timeout --json --socket --config --help"
+            opts="-h --all --now --timeout --force --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -78,13 +78,17 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand start" -s h -l help -d
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand stop" -l timeout -d 'How long to wait for it: `90s`, `5m` [default: 2m]' -r
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand stop" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand stop" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand stop" -l all -d 'Stop every guest of this host, all of them at once'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand stop" -l now -d 'End it at once, without asking it'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand stop" -l force -d 'With `--all`: end what has not shut down in time, or cannot be asked, like pulling the plug. A migration out of this host that is not past its point of no return is cancelled'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand stop" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand stop" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand shutdown" -l timeout -d 'How long to wait for it: `90s`, `5m` [default: 2m]' -r
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand shutdown" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand shutdown" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand shutdown" -l all -d 'Stop every guest of this host, all of them at once'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand shutdown" -l now -d 'End it at once, without asking it'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand shutdown" -l force -d 'With `--all`: end what has not shut down in time, or cannot be asked, like pulling the plug. A migration out of this host that is not past its point of no return is cancelled'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand shutdown" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand shutdown" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand destroy" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F

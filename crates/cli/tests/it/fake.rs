@@ -35,6 +35,9 @@ pub(crate) struct Fake {
     cancelled: Arc<Notify>,
 }
 
+/// How long a guest takes to shut down.
+const SHUTDOWN_MS: u64 = 1_000;
+
 const WEB1: &str = "6f0c1f0e-6a3e-4f0b-9d55-0d3a1c9b7e01";
 const DB: &str = "6f0c1f0e-6a3e-4f0b-9d55-0d3a1c9b7e02";
 const LOST: &str = "6f0c1f0e-6a3e-4f0b-9d55-0d3a1c9b7e03";
@@ -462,6 +465,17 @@ impl Backend for Fake {
         request: StopGuest,
     ) -> Result<GuestSummary, Problem> {
         let how = format!("stop now={} {:?}", request.is_now, request.timeout_ms);
+        let name = self.name(&guest)?;
+        if name == "lost" {
+            let text = "it is not known who owns guest `lost`: `beta` does not answer";
+            let remedy = "`whimbrel recover lost` shows what each host knows and what to do";
+            return Err(Problem::new(Kind::InDoubt, "ownership/in-doubt", text, remedy));
+        }
+        if request.timeout_ms.is_some_and(|timeout| timeout < SHUTDOWN_MS) {
+            self.ask(format!("{how} {name}"));
+            let text = format!("guest `{name}` was asked to shut down and still runs after 0 s");
+            return Err(Problem::new(Kind::Failed, "guest/did-not-shut-down", text, "wait"));
+        }
         self.changed(&how, &guest, GuestState::Stopped)
     }
 

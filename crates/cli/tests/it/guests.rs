@@ -191,6 +191,29 @@ fn bad_guest_files_are_refused() {
     "#);
 }
 
+/// `stop --all` names what it could not stop and stops the rest; `--force` leaves no guest to its
+/// wish. What is stopped already is not asked.
+#[test]
+fn all_guests_are_stopped() {
+    let lab = Lab::new();
+    let asked = || std::mem::take(&mut *lab.fake.asked.lock().unwrap()).join("\n");
+    let all = lab.run(&["stop", "--all"]);
+    assert_eq!(all.code, 4, "one of them is in doubt: {all}");
+    assert!(all.err.contains("web1 is stopped."), "{all}");
+    assert!(all.err.contains("code: ownership/in-doubt"), "{all}");
+    let ask = asked();
+    assert!(ask.starts_with("stop now=false Some(") && ask.ends_with(" web1"), "{ask}");
+    let slow = lab.run(&["stop", "--all", "--timeout", "1ms"]);
+    assert!(slow.err.contains("code: guest/did-not-shut-down"), "{slow}");
+    assert!(!asked().contains("now=true"), "nobody was to be forced");
+    let forced = lab.run(&["stop", "--all", "--timeout", "1ms", "--force"]);
+    assert!(forced.err.contains("web1 is stopped."), "{forced}");
+    assert!(asked().contains("stop now=true None web1"));
+    for wrong in [&["stop"] as &[&str], &["stop", "web1", "--all"], &["stop", "web1", "--force"]] {
+        assert_eq!(lab.run(wrong).code, 2, "{wrong:?}");
+    }
+}
+
 #[test]
 fn guests_change_their_state() {
     let lab = Lab::new();
