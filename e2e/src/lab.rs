@@ -14,6 +14,7 @@
 //! both. Nothing of the machine below is changed, so several labs can stand beside each other, and
 //! a lab that is left behind (by a kill) is removed by the next one.
 
+mod boot;
 mod cleanup;
 mod furnish;
 mod host;
@@ -21,6 +22,7 @@ mod network;
 mod place;
 mod process;
 
+pub use boot::Booted;
 pub use cleanup::{Remains, guard, remove_stale};
 pub use furnish::Share;
 pub use host::Host;

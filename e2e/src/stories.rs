@@ -9,6 +9,7 @@ mod lab;
 mod life;
 mod migrate;
 mod refusals;
+mod systemd;
 mod walkthrough;
 
 use crate::setting::Setting;
@@ -75,6 +76,7 @@ pub const STORIES: &[Story] = stories! {
         hosts_that_are_not_paired,
         files_with_mistakes,
     }
+    systemd { restarts_spare_guests, the_host_goes_down }
     walkthrough { the_chapter_as_printed }
     crash {
         the_target_engine_is_killed,

@@ -5,6 +5,7 @@
 
 use crate::error::EngineError;
 use async_trait::async_trait;
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,6 +59,9 @@ pub struct Launch {
     pub start: Start,
     /// The unprivileged user (and group) the engine runs as; none: the caller's own.
     pub run_as: Option<RunAs>,
+    /// What goes before the engine's program, and becomes it: where an init system would end the
+    /// engine together with the caller, this puts it elsewhere.
+    pub wrapper: Vec<OsString>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,11 +11,8 @@
 use nix::libc;
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::SystemTime;
 use tokio::io::unix::AsyncFd;
 use whimbrel_model::problem::{Kind, Remedy};
@@ -37,14 +34,6 @@ pub enum ProcessError {
         #[source]
         source: io::Error,
     },
-    #[error("failed to start `{}`",
-        .program.display()
-    )]
-    Start {
-        program: PathBuf,
-        #[source]
-        source: io::Error,
-    },
     #[error("there is no user `{name}` on this host")]
     NoUser { name: String },
     #[error("failed to look up the user `{name}`")]
@@ -59,7 +48,6 @@ impl Remedy for ProcessError {
     fn code(&self) -> &'static str {
         match self {
             ProcessError::Io { .. } => "process/unreachable",
-            ProcessError::Start { .. } => "process/not-started",
             ProcessError::NoUser { .. } => "engine/no-user",
             ProcessError::UserUnreadable { .. } => "engine/user-unreadable",
         }
@@ -75,9 +63,6 @@ impl Remedy for ProcessError {
     fn remedy(&self) -> String {
         match self {
             ProcessError::Io { pid, .. } => format!("look at the process with `ps -fp {pid}`"),
-            ProcessError::Start { program, .. } => {
-                format!("check that `{}` is there and executable", program.display())
-            }
             ProcessError::NoUser { name } => format!(
                 "create the user with `useradd --system --shell /usr/sbin/nologin {name}`, or \
                  name another one as `user` under `[engine]` in the config"
@@ -161,14 +146,6 @@ impl Held {
         Ok(Some(Self { identity, pidfd }))
     }
 
-    /// Takes hold of a child that was not waited for yet, whether it still lives or not.
-    fn child(pid: u32) -> Result<Self, ProcessError> {
-        let failed = |source| ProcessError::Io { action: "take hold of", pid, source };
-        let stat = read_stat(pid)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let pidfd = crate::sys::pidfd_open(pid).and_then(crate::sys::readable).map_err(failed)?;
-        Ok(Self { identity: Identity { pid, start_ticks: stat.start_ticks }, pidfd })
-    }
-
     pub fn identity(&self) -> Identity {
         self.identity
     }
@@ -202,59 +179,37 @@ impl Held {
     }
 }
 
-/// A program to be started so that it lives on without us.
-#[derive(Debug)]
-pub struct Detached {
-    pub program: PathBuf,
-    pub arguments: Vec<OsString>,
-    /// Where its errors go; none: nowhere.
-    pub errors: Option<File>,
-    /// The systemd scope it gets, where systemd runs: then not even stopping the daemon's unit
-    /// reaches it.
-    pub scope: Option<String>,
-}
-
-impl Detached {
-    /// Starts it in a session of its own: no signal to our terminal or group reaches it. Needs a
-    /// tokio runtime, which collects it when it ends while we still live.
-    pub fn start(self) -> Result<Held, ProcessError> {
-        let failed = |source| ProcessError::Start { program: self.program.clone(), source };
-        let mut command = match &self.scope {
-            Some(scope) if has_systemd() => {
-                let mut command = Command::new("systemd-run");
-                command.args(["--quiet", "--scope", "--collect", "--unit", scope, "--"]);
-                command.arg(&self.program);
-                command
-            }
-            _ => Command::new(&self.program),
-        };
-        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null());
-        match &self.errors {
-            Some(file) => command.stderr(file.try_clone().map_err(failed)?),
-            None => command.stderr(Stdio::null()),
-        };
-        crate::sys::in_own_session(&mut command);
-        let mut child = command.spawn().map_err(failed)?;
-        let pid = child.id();
-        let (held, until_ended) = (Held::child(pid)?, Held::child(pid)?);
-        tokio::spawn(async move {
-            // Should waiting fail, the child is collected when the daemon ends.
-            if until_ended.ended().await.is_ok() {
-                let _ = child.wait();
-            }
-        });
-        Ok(held)
-    }
-}
+/// The slice of all scopes; `share/systemd` says what it comes after.
+const SLICE: &str = "whimbrel.slice";
+/// The unit that stops the guests before the host goes down. Scopes go only after it has.
+const GUESTS_UNIT: &str = "whimbrel-guests.service";
 
 /// Returns the words that put a program into a systemd scope of its own; none where no systemd
-/// runs. For programs whose output somebody else must hold.
-pub fn scope_wrapper(scope: &str) -> Vec<OsString> {
-    if !has_systemd() {
+/// runs, or where it is not ours to ask.
+///
+/// Not even stopping the daemon's unit reaches what is in a scope. `name` may be that of a scope
+/// which systemd has not put away yet, or of another daemon on this machine: each call makes
+/// another one of it.
+pub fn scope_wrapper(name: &str, description: &str) -> Vec<OsString> {
+    if !has_systemd() || !nix::unistd::geteuid().is_root() {
         return Vec::new();
     }
-    let words = ["systemd-run", "--quiet", "--scope", "--collect", "--unit", scope, "--"];
-    words.map(OsString::from).to_vec()
+    scope_words(name, description, SystemTime::now()).map(OsString::from).into()
+}
+
+fn scope_words(name: &str, description: &str, now: SystemTime) -> [String; 8] {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    [
+        "systemd-run".to_owned(),
+        "--scope".to_owned(),
+        "--quiet".to_owned(),
+        // Forgotten when it ends, however it ended.
+        "--collect".to_owned(),
+        format!("--slice={SLICE}"),
+        format!("--property=Before={GUESTS_UNIT}"),
+        format!("--description={description}"),
+        format!("--unit={name}-{:x}", since.as_micros()),
+    ]
 }
 
 /// Returns when a process was started, by the clock of today.

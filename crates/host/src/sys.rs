@@ -10,9 +10,7 @@ use nix::unistd::AccessFlags;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -69,12 +67,6 @@ pub(crate) fn pidfd_send_signal(pidfd: RawFd, signal: libc::c_int) -> io::Result
     let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, no_info, 0) };
     nix::errno::Errno::result(sent)?;
     Ok(())
-}
-
-/// Makes the command's process lead a session of its own.
-pub(crate) fn in_own_session(command: &mut Command) {
-    // SAFETY: between fork and exec, `setsid` is allowed: it takes no lock and allocates nothing.
-    unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
 }
 
 /// Lets a task wait until a descriptor is readable. Needs a tokio runtime.

@@ -19,7 +19,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const CONFIG: &str = "/etc/whimbrel/whimbrel.toml";
-const API_SOCKET: &str = "/var/lib/whimbrel/api.sock";
+pub(super) const API_SOCKET: &str = "/var/lib/whimbrel/api.sock";
 /// How long the daemon may take to answer after its start, or to end when asked.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a command may take unless it says otherwise.
@@ -29,10 +29,10 @@ pub struct Host {
     pub name: String,
     pub address: Ipv4Addr,
     pub place: Place,
-    namespace: String,
+    pub(super) namespace: String,
     lan: String,
-    directory: PathBuf,
-    program: PathBuf,
+    pub(super) directory: PathBuf,
+    pub(super) program: PathBuf,
     daemon: Mutex<Option<Child>>,
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use whimbrel_api::Problem;
 use whimbrel_engine::{EngineEvent, Instance, Launch, Start};
 use whimbrel_host::network::TapName;
+use whimbrel_host::process::scope_wrapper;
 use whimbrel_host::store::Desired;
 use whimbrel_model::guest::{NetworkKind, Policy};
 use whimbrel_model::passport::Passport;
@@ -130,7 +131,11 @@ impl GuestTask {
                 taps.push(made.map_err(|error| Problem::of(&error))?);
             }
         }
+        let name = self.name();
+        let wrapper =
+            scope_wrapper(&format!("whimbrel-guest-{name}"), &format!("Whimbrel guest {name}"));
         let launch = Launch {
+            wrapper,
             guest: papers.guest,
             passport,
             directory: directory.run(),

@@ -383,7 +383,8 @@ pub(super) async fn start_carrier(
     let made = task.daemon.layout().create_carry(config.handoff);
     let directory = made.map_err(|error| Problem::of(&error))?;
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("whimbrel"));
-    let wrapper = whimbrel_host::process::scope_wrapper("carry");
+    let description = format!("Whimbrel migration of guest {}", task.name());
+    let wrapper = whimbrel_host::process::scope_wrapper("whimbrel-carry", &description);
     let spawned = carrier::spawn(&program, &wrapper, &directory, config).await;
     spawned.map_err(|error| failed(whimbrel_model::problem::chain(&error)))
 }

@@ -415,6 +415,7 @@ mod tests {
             taps: Vec::new(),
             start: Start::Boot,
             run_as: None,
+            wrapper: Vec::new(),
         };
         change(&mut launch);
         launch

@@ -7,7 +7,7 @@
 //! so that the pid stays the one we started:
 //!
 //! ```text
-//! systemd-run --scope    its own scope: stopping the daemon's unit spares it (root, systemd)
+//! the caller's wrapper   its own scope, where systemd runs: stopping the daemon spares it
 //! setsid                 its own session, so that no terminal takes it along
 //! setpriv                the unprivileged user, and nobody else's groups but those of /dev/kvm
 //! qemu-system-x86_64
@@ -26,6 +26,7 @@ use super::words::{self, Subject};
 use crate::contract::{Launch, RunAs};
 use crate::error::EngineError;
 use command_fds::{CommandFdExt, FdMapping};
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -258,14 +259,7 @@ fn open_log(path: &Path) -> Result<(Stdio, Stdio), EngineError> {
 
 /// Returns the command that becomes QEMU; the arguments are still to come.
 fn wrapped(launch: &Launch, program: &Path) -> Command {
-    let mut words: Vec<String> = Vec::new();
-    let is_root = nix::unistd::geteuid().is_root();
-    if is_root && Path::new("/run/systemd/system").exists() {
-        let unit = format!("--unit=whimbrel-guest-{}", launch.passport.guest);
-        let scope = ["systemd-run", "--scope", "--quiet", "--collect", "--slice=whimbrel.slice"];
-        words.extend(scope.map(str::to_owned));
-        words.extend([unit, "--".to_owned()]);
-    }
+    let mut words = Vec::new();
     words.push("setsid".to_owned());
     if let Some(RunAs { uid, gid }) = launch.run_as {
         words.push("setpriv".to_owned());
@@ -277,8 +271,9 @@ fn wrapped(launch: &Launch, program: &Path) -> Command {
         });
         words.extend(["--no-new-privs", "--inh-caps=-all", "--"].map(str::to_owned));
     }
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).arg(program);
+    let mut all = launch.wrapper.iter().cloned().chain(words.into_iter().map(OsString::from));
+    let mut command = Command::new(all.next().expect("`setsid` is always there"));
+    command.args(all).arg(program);
     command
 }
 

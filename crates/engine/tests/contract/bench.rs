@@ -94,6 +94,7 @@ impl Bench {
             taps: Vec::new(),
             start,
             run_as: None,
+            wrapper: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use super::*;
 use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 /// A name full of parentheses and blanks does not confuse the reader.
 #[test]
@@ -62,32 +63,19 @@ async fn a_zombie_is_gone() {
     child.wait().unwrap();
 }
 
-/// A detached program leads a session of its own, and its errors go where they should.
-#[tokio::test]
-async fn a_detached_program_has_its_own_session() {
-    let temp = tempfile::tempdir().unwrap();
-    let errors = temp.path().join("errors");
-    let started = Detached {
-        program: "sh".into(),
-        arguments: vec!["-c".into(), "cut -d' ' -f1,6 /proc/self/stat >&2; echo $$ >&2".into()],
-        errors: Some(File::create(&errors).unwrap()),
-        scope: None,
-    };
-    let held = started.start().unwrap();
-    held.ended().await.unwrap();
-    let text = std::fs::read_to_string(&errors).unwrap();
-    let pid = held.identity().pid.to_string();
-    let words: Vec<_> = text.split_ascii_whitespace().collect();
-    assert_eq!(words[1..], [&*pid, &*pid], "session and shell are {pid}");
-
-    let missing = Detached {
-        program: "/nowhere/program".into(),
-        arguments: vec![],
-        errors: None,
-        scope: None,
-    };
-    let error = missing.start().unwrap_err();
-    assert_eq!(error.to_string(), "failed to start `/nowhere/program`");
+/// A scope is in our slice, goes only after the unit that stops the guests, and no two have one
+/// name, so that a guest which starts again at once does not meet the scope it just had.
+#[test]
+fn scopes_are_ordered_and_never_have_one_name() {
+    let at = |micros| SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(micros);
+    let words = scope_words("whimbrel-guest-web1", "Whimbrel guest web1", at(255));
+    assert_eq!(
+        words.join(" "),
+        "systemd-run --scope --quiet --collect --slice=whimbrel.slice \
+         --property=Before=whimbrel-guests.service --description=Whimbrel guest web1 \
+         --unit=whimbrel-guest-web1-ff"
+    );
+    assert_ne!(words, scope_words("whimbrel-guest-web1", "Whimbrel guest web1", at(256)));
 }
 
 /// Users are found, or named as missing with the command that makes them.
