@@ -225,6 +225,7 @@ pub fn lives_only_on(home: &Host, other: &Host, guest: &str, wanted: &str) -> Re
     until(&format!("nothing of {guest} is left on {}", other.name), SOON, || {
         Ok(state(other, guest)?.is_none() && engines(other, guest)?.is_empty())
     })
+    .with_context(|| console_of(other, guest))
 }
 
 /// Returns the process ids of engines that run a guest on a host.

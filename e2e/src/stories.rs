@@ -8,6 +8,7 @@ mod image;
 mod lab;
 mod life;
 mod migrate;
+mod recover;
 mod refusals;
 mod systemd;
 mod walkthrough;
@@ -76,6 +77,7 @@ pub const STORIES: &[Story] = stories! {
         hosts_that_are_not_paired,
         files_with_mistakes,
     }
+    recover { a_dead_host, a_false_word, a_fence }
     systemd { restarts_spare_guests, the_host_goes_down }
     walkthrough { the_chapter_as_printed }
     crash {

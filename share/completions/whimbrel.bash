@@ -722,7 +722,7 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__recover)
-            opts="-h --on --is-off --json --socket --config --help"
+            opts="-y -h --on --is-off --fence --yes --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -733,6 +733,10 @@ _whimbrel() {
                     return 0
                     ;;
                 --is-off)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fence)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -51,6 +51,8 @@ pub struct RecoverRequest {
     pub on: Option<String>,
     /// The host that a person states to be off for good.
     pub is_off: Option<String>,
+    /// The host that the configured fence command is to switch off.
+    pub fence: Option<String>,
 }
 
 /// What recovery did.

@@ -17,6 +17,8 @@ whimbrel_model::codes! {
     MIGRATION_NONE = "migration/none": "The guest is not moving, so there is nothing to watch.";
     MIGRATION_UNEXPLAINED = "migration/unexplained":
         "A migration did not succeed, and the daemon gave no reason.";
+    RECOVER_NOT_CONFIRMED = "recover/not-confirmed":
+        "The name of the host that is stated to be off was not typed once more.";
     XM_NO_PORT = "xm/no-port": "A port cannot be chosen for one migration.";
     XM_UNKNOWN_COMMAND = "xm/unknown-command": "A command of the old `xm` that is not known here.";
 }

@@ -11,6 +11,7 @@ mod events;
 mod guests;
 mod hosts;
 mod moves;
+mod recovery;
 
 pub(crate) use guests::{accelerator_name, own as own_guests};
 pub(crate) use hosts::{reload, room};
@@ -173,7 +174,7 @@ impl Backend for Front {
     }
 
     async fn recovery(&self, _: Caller, guest: GuestRef) -> Result<Recovery, Problem> {
-        moves::recovery(&self.0, &guest).await
+        recovery::explain(&self.0, &guest).await
     }
 
     async fn recover(
@@ -182,7 +183,7 @@ impl Backend for Front {
         guest: GuestRef,
         request: RecoverRequest,
     ) -> Result<Recovered, Problem> {
-        finish(moves::recover(self.0.clone(), caller, guest, request)).await
+        finish(recovery::recover(self.0.clone(), caller, guest, request)).await
     }
 
     async fn log(&self, _: Caller, query: LogQuery) -> Result<LogPage, Problem> {

@@ -90,7 +90,7 @@ fn image(place: &Place, names: &mut BTreeMap<HostId, String>) -> Result<Image, C
         }
         None => ClaimFound::Damaged { epoch },
     });
-    Ok(Image { owner, claims: claims.collect(), is_in_use: false })
+    Ok(Image { owner, claims: claims.collect(), is_in_use: place.is_in_use()? })
 }
 
 /// Takes an epoch on every disk that has a place for claims, in the order of their paths, and

@@ -31,6 +31,8 @@ use whimbrel_model::id::{GuestId, GuestName, HostId};
 
 /// Events that wait for a guest's task; more than this and who sends waits, too.
 const EVENTS_WAITING_MAX: usize = 64;
+/// How long the tasks of a daemon that has just started may take to say who owns their guests.
+const SETTLED_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What others hold of a guest: a way to send it events, and its last word about itself.
 #[derive(Clone, Debug)]
@@ -115,6 +117,17 @@ impl Registry {
             .collect();
         known.sort_by_key(|(local_id, _)| *local_id);
         known.into_iter().map(|(_, guest)| guest).collect()
+    }
+
+    /// Waits until every guest's task has said who owns it, but not for ever: one in which nothing
+    /// is certain says nothing.
+    pub(crate) async fn settled(&self) {
+        let guests: Vec<_> = self.lock().values().cloned().collect();
+        let all = guests.into_iter().map(|mut guest| async move {
+            // A task that has ended has nothing to say.
+            let _ = guest.view.wait_for(|view| view.ownership.is_some()).await;
+        });
+        let _ = tokio::time::timeout(SETTLED_MAX, futures::future::join_all(all)).await;
     }
 
     /// Returns the guests that `host`, this one, believes to own.

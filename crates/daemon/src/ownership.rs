@@ -175,6 +175,11 @@ impl Ownership {
         matches!(self.machine().state, State::Disputed { .. })
     }
 
+    /// Whether another host owns it, as far as this one knows.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(self.machine().state, State::Elsewhere { .. })
+    }
+
     pub(crate) fn is_source(&self) -> bool {
         matches!(self.machine().state, State::Source(_))
     }

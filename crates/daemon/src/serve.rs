@@ -12,6 +12,7 @@ use crate::daemon::Daemon;
 use crate::guests::{GuestEvent, GuestTask};
 use crate::http::Caller;
 use crate::migrate::{self, Call, Incoming, answer_facts};
+use crate::neighbours::Keepsake;
 use crate::ownership::Ownership;
 use crate::story::{About, from_unix_ms};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use whimbrel_model::id::{GuestId, HandoffId};
 
 whimbrel_model::codes! {
     NOTHING_CERTAIN = "ownership/nothing-certain": "A host was asked who owns a guest and cannot say.";
-    NO_REPORT = "migration/no-report": "A host was asked for a report that it does not have.";
+    NO_REPORT = "peer/no-report": "A host was asked for a report that it does not have.";
 }
 
 /// Serves whoever gets in through the port, for ever.
@@ -98,6 +99,7 @@ async fn answer(daemon: &Arc<Daemon>, asked: Asked) {
             responder.document(json.expect("guests are JSON")).await
         }
         Request::Console(query) => console(daemon, query, responder).await,
+        Request::Papers => papers(daemon, responder).await,
         Request::Report(handoff) => {
             match migrate::report_for(daemon, responder.name(), handoff).await {
                 Some(json) => responder.document(json).await,
@@ -123,6 +125,7 @@ fn name(request: &Request) -> &'static str {
         Request::Log(_) => "log",
         Request::Guests => "guests",
         Request::Console(_) => "console",
+        Request::Papers => "papers",
         Request::Report(_) => "report",
         Request::Unpair => "unpair",
     }
@@ -190,6 +193,17 @@ async fn handoff(
     // A task that has just ended took the conversation with it; the peer dials again.
     let _ = handle.send(event).await;
     Ok(())
+}
+
+/// Sends the papers of every guest that this host owns, one a line.
+async fn papers(daemon: &Arc<Daemon>, responder: Responder) -> Result<(), FrameError> {
+    let mut lines = responder.lines();
+    for (_, guest) in daemon.guests.owned_by(daemon.host_id()) {
+        if let Some(keepsake) = Keepsake::of(&guest.view()) {
+            lines.send(serde_json::to_vec(&keepsake).expect("it is JSON")).await?;
+        }
+    }
+    lines.end().await
 }
 
 async fn log(

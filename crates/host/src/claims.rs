@@ -32,6 +32,7 @@
 
 mod folder;
 mod format;
+mod lock;
 mod standing;
 
 use folder::{Content, Folder};
@@ -298,6 +299,15 @@ impl Place {
     /// The image, without symbolic links.
     pub fn image(&self) -> &Path {
         &self.image
+    }
+
+    /// Returns whether an engine, on whichever host, has the image open for writing.
+    pub fn is_in_use(&self) -> Result<bool, ClaimError> {
+        lock::is_held(&self.image).map_err(|source| ClaimError::Io {
+            action: "look for locks on",
+            path: self.image.clone(),
+            source,
+        })
     }
 
     /// Reads what the image says of itself.

@@ -11,6 +11,7 @@
 //! [`Tables`] is the store itself, also for reading it while no daemon runs.
 
 mod guests;
+mod kept;
 mod log;
 mod peers;
 mod schema;
@@ -21,7 +22,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use whimbrel_model::id::{GuestId, HandoffId, HostId, LocalId};
+use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId, LocalId};
 use whimbrel_model::problem::{Kind, Remedy};
 
 /// Most events one call returns.
@@ -223,6 +224,24 @@ pub struct ReportRow {
     pub at: SystemTime,
     /// JSON, of the version it says itself.
     pub report: String,
+}
+
+/// The papers of a guest that another host owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptRow {
+    /// The owner, when it was last asked.
+    pub host: HostId,
+    pub guest: GuestId,
+    pub name: String,
+    /// What it owned the guest with.
+    pub epoch: Epoch,
+    /// The guest file, TOML.
+    pub definition: String,
+    /// JSON, once there is one.
+    pub passport: Option<String>,
+    /// Forgotten when it stops.
+    pub transient: bool,
+    pub kept_at: SystemTime,
 }
 
 impl Store {

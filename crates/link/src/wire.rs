@@ -73,6 +73,8 @@ pub enum Request {
     Unpair,
     /// What came of a migration between the two.
     Report(HandoffId),
+    /// The papers of every guest that the peer owns.
+    Papers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -36,6 +36,8 @@ pub struct Config {
     pub engine: Engine,
     pub relocation: Relocation,
     pub bargain: Bargain,
+    /// Switches another host off, and knows when it is.
+    pub fence: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +101,7 @@ impl Default for Config {
                 network: None,
             },
             bargain: Bargain::default(),
+            fence: None,
         }
     }
 }
@@ -122,6 +125,9 @@ pub fn parse(file: &TextFile<'_>) -> Result<Config, FileError> {
         }
         if let Some(table) = top.table("migration", &schema::MIGRATION)? {
             migration(&table, &mut config.bargain)?;
+        }
+        if let Some(table) = top.table("fence", &schema::FENCE)? {
+            config.fence = table.string("command")?.map(|path| path.path()).transpose()?;
         }
         Ok(config)
     })
@@ -247,9 +253,7 @@ pub fn with_relocation(file: &TextFile<'_>, is_enabled: bool) -> Result<String, 
 
 /// Returns the reference page of the format, `docs/reference/configuration.md`.
 pub fn reference() -> String {
-    let sections =
-        [&schema::HOST, &schema::API, &schema::ENGINE, &schema::RELOCATION, &schema::MIGRATION];
-    text_file::render("The configuration", schema::INTRO, &sections)
+    text_file::render("The configuration", schema::INTRO, &schema::SECTIONS)
 }
 
 #[cfg(test)]
@@ -375,9 +379,7 @@ mod tests {
     #[test]
     fn the_reference_explains_every_key() {
         let page = reference();
-        for section in
-            [&schema::HOST, &schema::API, &schema::ENGINE, &schema::RELOCATION, &schema::MIGRATION]
-        {
+        for section in schema::SECTIONS {
             for key in section.keys {
                 assert!(page.contains(&format!("### `{}`", key.name)), "{}", key.name);
                 assert!(key.about.ends_with('.') && !key.default.is_empty(), "{}", key.name);

@@ -50,7 +50,7 @@ fn it_stayed_and_can_move_later(scene: &Scene, middle: Middle<'_>) -> Result<()>
     Ok(())
 }
 
-fn kill_engine(host: &Host) -> Result<()> {
+pub(super) fn kill_engine(host: &Host) -> Result<()> {
     for pid in engines(host, "web1")? {
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
     }

@@ -5,6 +5,7 @@
 
 use super::GuestArg;
 use crate::Done;
+use crate::codes;
 use crate::context::{Context, End};
 use whimbrel_api::recover::{RecoverRequest, Recovery};
 use whimbrel_api::{Kind, Problem};
@@ -21,14 +22,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST")]
     on: Option<String>,
     /// State that this host is off, and will not come back with the guest running.
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", conflicts_with = "fence")]
     is_off: Option<String>,
+    /// Have the configured fence command switch this host off first.
+    #[arg(long, value_name = "HOST")]
+    fence: Option<String>,
+    /// Do not ask for the host's name once more.
+    #[arg(long, short)]
+    yes: bool,
 }
 
 pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     let GuestArg { guest } = args.guest;
     cx.about(&guest);
-    let is_statement = args.on.is_some() || args.is_off.is_some();
+    let is_statement = args.is_off.is_some() || args.fence.is_some();
     let recovery = match cx.client.recovery(&guest).await {
         Ok(recovery) => Some(recovery),
         Err(_) if is_statement => None,
@@ -38,7 +45,10 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
         explain(cx, recovery);
         return Ok(End::Done);
     }
-    let request = RecoverRequest { on: args.on, is_off: args.is_off };
+    if let Some(host) = &args.is_off {
+        confirm(cx, host, args.yes)?;
+    }
+    let request = RecoverRequest { on: args.on, is_off: args.is_off, fence: args.fence };
     match (cx.client.recover(&guest, &request).await, recovery) {
         (Ok(recovered), _) if cx.printer.is_json => {
             cx.printer.json(&recovered);
@@ -54,6 +64,27 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
         }
         (Err(problem), _) => Err(problem),
     }
+}
+
+/// Wants the host's name typed once more, by a person who has read what follows from it.
+fn confirm(cx: &mut Context, host: &str, is_sure: bool) -> Result<(), Problem> {
+    if is_sure || !cx.printer.io.is_input_terminal {
+        return Ok(());
+    }
+    cx.printer.ask(&format!(
+        "If `{host}` still runs the guest, its disks will be corrupted. Is it off for certain?\n\
+         Type its name to say so: "
+    ));
+    let typed = cx.printer.read_line().unwrap_or_default();
+    if typed.trim() == host {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Kind::Refused,
+        codes::RECOVER_NOT_CONFIRMED,
+        format!("`{host}` was not typed, so nothing was done"),
+        format!("make sure that `{host}` is off, then say it again"),
+    ))
 }
 
 fn is_about_knowledge(problem: &Problem) -> bool {

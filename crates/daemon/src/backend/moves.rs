@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Copyright the Whimbrel authors
 
-//! Moving guests: planned, begun, cancelled, reported, recovered.
+//! Moving guests: planned, begun, cancelled, reported.
 
 use crate::daemon::Daemon;
 use crate::guests::GuestError;
-use crate::guests::{Order, Statement};
+use crate::guests::Order;
 use crate::http::Caller;
 use crate::migrate::{self, MoveOrder, Target};
 use std::sync::Arc;
@@ -16,16 +16,13 @@ use whimbrel_api::migration::{
     MigrateRequest, Migration, MigrationList, Outcome, Phase, Report, ReportList,
 };
 use whimbrel_api::plan::{Plan, PlanRequest};
-use whimbrel_api::recover::{Choice, HostKnowledge, RecoverRequest, Recovered, Recovery};
 use whimbrel_host::store::ReportRow;
-use whimbrel_link::wire::WhoOwns;
 use whimbrel_model::id::{GuestId, HandoffId};
 use whimbrel_model::units::Bytes;
 
 whimbrel_model::codes! {
     NO_REPORT = "migration/no-report": "No migration of this guest, or none with this id, is remembered here.";
     CARRIER_UNKNOWN = "migration/carrier-unknown": "There is no carrier of this name.";
-    NOTHING_TO_RECOVER = "recover/nothing-to-do": "The guest is not in doubt, or the statement changes nothing.";
 }
 
 pub(super) async fn plan(
@@ -46,11 +43,11 @@ pub(super) async fn plan(
     })
 }
 
-fn guest_name(view: &crate::guests::GuestView) -> String {
+pub(super) fn guest_name(view: &crate::guests::GuestView) -> String {
     view.papers.as_ref().map(|papers| papers.guest.name.to_string()).unwrap_or_default()
 }
 
-fn target(daemon: &Daemon, name: &str) -> Result<Target, Problem> {
+pub(super) fn target(daemon: &Daemon, name: &str) -> Result<Target, Problem> {
     daemon.peers.find(name).ok_or_else(|| Problem::host_not_found(name))
 }
 
@@ -182,79 +179,4 @@ pub(super) async fn reports(
     let rows = daemon.store.call(move |tables| tables.reports(id, limit)).await;
     let rows = rows.map_err(|error| Problem::of(&error))?;
     Ok(ReportList { reports: rows.iter().map(read).collect::<Result<_, _>>()? })
-}
-
-/// What each host knows about a guest. Changes nothing.
-pub(super) async fn recovery(daemon: &Arc<Daemon>, guest: &GuestRef) -> Result<Recovery, Problem> {
-    let handle = daemon.guests.find(guest)?;
-    let view = handle.view();
-    let is_in_doubt = view.state == whimbrel_api::guest::GuestState::InDoubt;
-    let mut hosts = vec![HostKnowledge {
-        host: daemon.name.to_string(),
-        is_reachable: true,
-        text: view.remark.clone().unwrap_or_else(|| format!("the guest is {} here", view.state)),
-    }];
-    let mut choices = Vec::new();
-    let name = guest_name(&view);
-    for peer in daemon.peers.all() {
-        let host = daemon.peers.name_of(peer).to_string();
-        let answer = match daemon.peers.connect(peer).await {
-            Ok(connection) => {
-                let asked = connection.who_owns(WhoOwns { guest: handle.id, handoff: None }).await;
-                asked.map_err(|error| error.problem().text)
-            }
-            Err(problem) => Err(problem.text),
-        };
-        let (is_reachable, text) = match answer {
-            Ok(answer) => (true, crate::peers_view::say(daemon, answer)),
-            Err(reason) => {
-                choices.push(Choice {
-                    command: format!("whimbrel recover {name} --is-off {host}"),
-                    consequence: format!(
-                        "this host takes the guest and starts it from its disks; if `{host}` \
-                         still runs it, its disks will be corrupted"
-                    ),
-                });
-                (false, reason)
-            }
-        };
-        hosts.push(HostKnowledge { host, is_reachable, text });
-    }
-    let text = if is_in_doubt {
-        let why = view.remark.clone().unwrap_or_default();
-        format!("it is not known who owns guest `{name}`: {why}")
-    } else {
-        format!("guest `{name}` is not in doubt: it is {} on `{}`", view.state, daemon.name)
-    };
-    Ok(Recovery {
-        guest: name,
-        guest_uuid: handle.id.to_string(),
-        is_in_doubt,
-        text,
-        hosts,
-        choices,
-    })
-}
-
-pub(super) async fn recover(
-    daemon: Arc<Daemon>,
-    caller: Caller,
-    guest: GuestRef,
-    request: RecoverRequest,
-) -> Result<Recovered, Problem> {
-    let handle = daemon.guests.find(&guest)?;
-    let Some(off) = request.is_off else {
-        return Err(Problem::new(
-            whimbrel_api::Kind::Refused,
-            NOTHING_TO_RECOVER,
-            "nothing was stated that is not known already",
-            format!("see what could be said with `whimbrel recover {guest}`"),
-        ));
-    };
-    let host = target(&daemon, &off)?.host;
-    handle.order(Order::Recover { caller, statement: Statement::IsOff { host } }).await?;
-    let guest = handle.view().summary(&daemon.name).await;
-    let text =
-        format!("the guest was started on `{}`, on the word that `{off}` is off", daemon.name);
-    Ok(Recovered { text, guest })
 }

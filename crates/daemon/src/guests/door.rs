@@ -17,6 +17,8 @@ use whimbrel_handoff::door::{
 };
 use whimbrel_handoff::effect::{Claims, Event};
 use whimbrel_handoff::ownership::{Answer, Ownership as Machine, State};
+use whimbrel_handoff::source::Source;
+use whimbrel_handoff::target::Target;
 use whimbrel_link::wire::WhoOwns;
 use whimbrel_model::id::{Epoch, HostId};
 
@@ -43,11 +45,31 @@ impl GuestTask {
         let Statement::IsOff { host } = statement;
         let off = self.daemon.peers.name_of(host);
         self.story_warn(format!("an operator states that `{off}` is off"));
+        if self.may_resume_safely().await {
+            let resumed = self.pass_the_door_by_word(&[host], Then::Resume).await;
+            if resumed.is_ok() {
+                self.story(format!("the guest goes on here, on the word that `{off}` is off"));
+                return Ok(());
+            }
+            if self.engine.is_some() && self.ownership.machine().may_run() {
+                return resumed;
+            }
+        }
         self.pass_the_door_by_word(&[host], Then::Boot).await?;
         self.end_engine().await;
         self.boot().await?;
         self.story(format!("the guest was started here, on the word that `{off}` is off"));
         Ok(())
+    }
+
+    /// Whether this host has a whole copy in memory, and claims beside the disks would tell if
+    /// another had gone on with the guest: then the word can be taken without losing the memory.
+    async fn may_resume_safely(&self) -> bool {
+        let has_copy = matches!(
+            self.ownership.machine().state,
+            State::Source(Source::Ceded { .. }) | State::Target(Target::Prepared { .. })
+        );
+        has_copy && matches!(self.look_at_disks().await, Ok(Found { disk: Disk::Images(_), .. }))
     }
 
     /// The same, after an operator's word that some hosts are off.
@@ -154,13 +176,9 @@ impl GuestTask {
             paired.or_else(|| names.get(host).cloned()).unwrap_or_else(|| format!("host {host}"))
         };
         match refusal {
-            Refusal::OwnedBy { owner, epoch, .. } => GuestError::OwnedElsewhere {
-                what: format!("guest `{guest}`"),
-                owner_guest: guest,
-                owner: known(&owner),
-                epoch: epoch.0,
+            Refusal::OwnedBy { owner, epoch, .. } => {
+                GuestError::OwnedElsewhere { guest, owner: known(&owner), epoch: epoch.0 }.into()
             }
-            .into(),
             Refusal::ImageOfOther { guest: other } => GuestError::DiskOfOther {
                 guest,
                 other: other.to_string(),
@@ -299,10 +317,11 @@ impl GuestTask {
         }
     }
 
-    /// Gives up the guest for good: its word beside the disks goes, then its file here.
+    /// Gives up the guest for good: if it is ours, its word beside the disks goes, then its file
+    /// here. What another host has written there is not ours to remove.
     pub(super) async fn release_ownership(&mut self) -> Result<(), Problem> {
-        let is_elsewhere = matches!(self.ownership.machine().state, State::Elsewhere { .. });
-        if let (Ok(papers), false) = (self.papers(), is_elsewhere) {
+        let is_ours = matches!(self.ownership.machine().state, State::Owned { .. });
+        if let (Ok(papers), true) = (self.papers(), is_ours) {
             let disks: Vec<_> = papers.writable_disks().cloned().collect();
             disks::release(disks, self.id).await?;
         }

@@ -49,8 +49,8 @@ pub(crate) enum GuestError {
         (.needed.0 + .kept.0).saturating_sub(.free.0) >> 10
     )]
     NoMemory { guest: String, needed: Bytes, kept: Bytes, free: Bytes },
-    #[error("{what} belongs to guest `{owner_guest}` of host `{owner}` (epoch {epoch})")]
-    OwnedElsewhere { what: String, owner_guest: String, owner: String, epoch: u64 },
+    #[error("guest `{guest}` belongs to host `{owner}` (epoch {epoch})")]
+    OwnedElsewhere { guest: String, owner: String, epoch: u64 },
     #[error("it is not known who owns guest `{guest}`: {why}")]
     InDoubt { guest: String, why: String },
     #[error("guest `{guest}` is not being moved")]
@@ -130,10 +130,10 @@ impl Remedy for GuestError {
             GuestError::NoMemory { .. } => "stop or move another guest, give this one less \
                  memory, or lower `host_min_memory` in the configuration"
                 .to_owned(),
-            GuestError::OwnedElsewhere { owner_guest, owner, .. } => format!(
+            GuestError::OwnedElsewhere { guest, owner, .. } => format!(
                 "use that guest on `{owner}`, or bring it here with `whimbrel migrate \
-                 {owner_guest}` there; if `{owner}` is gone for good: `whimbrel recover \
-                 {owner_guest} --is-off {owner}`"
+                 {guest}` there; if `{owner}` is gone for good: `whimbrel recover \
+                 {guest} --is-off {owner}`"
             ),
             GuestError::InDoubt { guest, .. } => {
                 format!("`whimbrel recover {guest}` shows what each host knows and what to do")

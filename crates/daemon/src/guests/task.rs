@@ -379,6 +379,10 @@ impl GuestTask {
 
     /// Forgets the guest on this host: papers, number, ownership, and its word beside its disks.
     pub(super) async fn forget(&mut self) {
+        if self.ownership.is_elsewhere() {
+            // Another host owns it: what is known of that must be kept.
+            return self.forget_papers().await;
+        }
         if let Err(problem) = self.release_ownership().await {
             self.story_problem(&problem);
         }

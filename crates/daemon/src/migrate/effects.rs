@@ -338,7 +338,7 @@ impl GuestTask {
             Outcome::Kept { reason } => self.end_kept(reason).await,
             Outcome::Arrived { .. } => self.end_arrived().await,
             Outcome::Declined { reason } => self.end_declined(reason).await,
-            Outcome::Acquired { .. } => {}
+            Outcome::Acquired { .. } => self.end_overtaken().await,
             Outcome::AcquireLost { holder } => {
                 let holder = self.daemon.peers.name_of(holder);
                 self.story_warn(format!("`{holder}` was faster in taking the guest"));

@@ -360,7 +360,7 @@ impl GuestTask {
 fn unreadable(error: &serde_json::Error) -> Problem {
     Problem::new(
         whimbrel_api::Kind::Failed,
-        "migration/no-report",
+        "peer/no-report",
         format!("the report of the other host cannot be read: {error}"),
         "install the same release on both hosts",
     )

@@ -27,6 +27,7 @@ whimbrel_model::codes! {
     TARGET_LOST = "migration/target-lost": "The target stopped answering before the guest was handed over.";
     GUEST_ENDED = "migration/guest-ended": "The guest powered off or crashed while it was being moved.";
     INTERRUPTED = "migration/interrupted": "A daemon was restarted in the middle, so the attempt was given up.";
+    OVERTAKEN = "migration/overtaken": "An operator's word ended a handoff in doubt.";
     FAILED = "migration/failed": "The migration was given up; the guest is where it was.";
     CARRIER_FAILED = "migration/carrier-failed": "The process that carries the memory could not be started.";
 }
@@ -262,6 +263,19 @@ impl GuestTask {
         };
         self.story_warn(format!("the guest stays here: {}", problem.text));
         self.end_journey(result, Some(problem)).await;
+    }
+
+    /// An operator's word has taken the guest out of an open handoff.
+    pub(super) async fn end_overtaken(&mut self) {
+        let Some(journey) = &self.journey else { return };
+        let (guest, other) = (self.name().to_string(), journey.peer_name.to_string());
+        let problem = Problem::new(
+            ProblemKind::Failed,
+            OVERTAKEN,
+            format!("guest `{guest}` was recovered while `{other}` was silent about the handoff"),
+            format!("see what it does now: `whimbrel show {guest}`"),
+        );
+        self.end_journey(MigrationResult::Failed, Some(problem)).await;
     }
 
     /// The guest is on the target, and nothing of it is left here but the memory of that.

@@ -12,7 +12,8 @@ const APPLICATION_ID: i64 = 0x5742_524c;
 
 /// One step for each version of the schema; the store's `user_version` counts those done. Steps
 /// are only ever added.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE guests (
         local_id   INTEGER PRIMARY KEY AUTOINCREMENT, -- never used twice, also after a removal
         guest      TEXT NOT NULL UNIQUE,
@@ -59,7 +60,21 @@ const STEPS: &[&str] = &["
         key   TEXT NOT NULL PRIMARY KEY,
         value TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE kept (
+        host       BLOB NOT NULL,
+        guest      TEXT NOT NULL,
+        name       TEXT NOT NULL,
+        epoch      INTEGER NOT NULL,
+        definition TEXT NOT NULL,
+        passport   TEXT,
+        transient  INTEGER NOT NULL,
+        kept_ms    INTEGER NOT NULL,
+        PRIMARY KEY (host, guest)
+    ) STRICT;
+",
+];
 
 /// Returns how many steps the store has behind it.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -204,6 +204,12 @@ impl Connection {
         }
     }
 
+    /// Asks for the papers of every guest that the peer owns.
+    pub async fn papers(mut self) -> Result<Lines, RequestError> {
+        self.send(&Request::Papers).await?;
+        Ok(Lines { connection: self })
+    }
+
     pub async fn log(mut self, query: LogQuery) -> Result<Lines, RequestError> {
         self.send(&Request::Log(query)).await?;
         Ok(Lines { connection: self })
@@ -265,7 +271,7 @@ impl Connection {
     }
 }
 
-/// Lines of a peer's log.
+/// Lines of a peer's log, or papers of its guests.
 #[derive(Debug)]
 pub struct Lines {
     connection: Connection,

@@ -161,6 +161,7 @@ impl Wire for Request {
             Request::Report(handoff) => {
                 P::Report(proto::ReportQuery { handoff: handoff.0.as_bytes().to_vec() })
             }
+            Request::Papers => P::Papers(proto::PapersQuery {}),
         };
         proto::Request { request: Some(request) }
     }
@@ -191,6 +192,7 @@ impl Wire for Request {
                 scrollback_bytes: query.scrollback_bytes,
             }),
             P::Unpair(_) => Request::Unpair,
+            P::Papers(_) => Request::Papers,
             P::Report(query) => Request::Report(handoff(&query.handoff)?),
         })
     }

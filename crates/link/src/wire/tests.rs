@@ -76,6 +76,7 @@ fn requests_have_these_bytes() {
     check(&Request::Guests, "3200");
     check(&Request::Console(console), "3a180a10000000000000000000000000000000aa100118012000");
     check(&Request::Unpair, "4200");
+    check(&Request::Papers, "5200");
     check(&Request::Report(handoff), "4a120a10000000000000000000000000000000bb");
 }
 

@@ -31,7 +31,24 @@ pub(super) static TOP: Section = Section {
         Key { name: "engine", value: "", default: "", about: "" },
         Key { name: "relocation", value: "", default: "", about: "" },
         Key { name: "migration", value: "", default: "", about: "" },
+        Key { name: "fence", value: "", default: "", about: "" },
     ],
+};
+
+/// The tables, in the order of the reference.
+pub(super) static SECTIONS: [&Section; 6] = [&HOST, &API, &ENGINE, &RELOCATION, &MIGRATION, &FENCE];
+
+pub(super) static FENCE: Section = Section {
+    header: "[fence]",
+    about: "A program that can switch another host off, and knows when it is off.",
+    keys: &[Key {
+        name: "command",
+        value: "a path",
+        default: "none",
+        about: "Called with the name of a paired host by `whimbrel recover --fence`. It must end \
+                with 0 only when that host is off for certain: its word counts like an operator's. \
+                It is given two minutes.",
+    }],
 };
 
 pub(super) static HOST: Section = Section {
