@@ -6,6 +6,7 @@
 //! A guest that has moved away keeps its task, without papers: its ownership file answers what a
 //! peer may still ask about the handoff, for ever.
 
+mod denied;
 mod door;
 mod error;
 mod lifecycle;

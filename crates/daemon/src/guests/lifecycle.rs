@@ -4,8 +4,8 @@
 //! Starting and ending a guest's engine, and what its guest does in between.
 
 use crate::console::{Hub, HubOptions};
-use crate::guests::GuestError;
 use crate::guests::task::GuestTask;
+use crate::guests::{GuestError, denied};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
@@ -136,15 +136,21 @@ impl GuestTask {
             scope_wrapper(&format!("whimbrel-guest-{name}"), &format!("Whimbrel guest {name}"));
         let launch = Launch {
             wrapper,
-            guest: papers.guest,
+            guest: papers.guest.clone(),
             passport,
             directory: directory.run(),
             taps,
             start,
             run_as: self.daemon.run_as(),
         };
-        let launched = self.daemon.engine.launch(launch).await;
-        let instance = launched.map_err(|error| Problem::of(&error))?;
+        let began = SystemTime::now();
+        let instance = match self.daemon.engine.launch(launch).await {
+            Ok(instance) => instance,
+            Err(error) => {
+                let denied = denied::since(&papers, began).await;
+                return Err(denied.unwrap_or_else(|| Problem::of(&error)));
+            }
+        };
         self.engine = Some(Held::new(self, instance.clone(), RunState::Paused));
         Ok(instance)
     }

@@ -10,7 +10,11 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use whimbrel_model::facts::{Access, Denial, FileSystem};
+
+/// How old the word of SELinux or AppArmor may be to be about the question just asked.
+const JUST_NOW: Duration = Duration::from_secs(5);
 
 /// Asks the kernel whether a user may do something with a file: with its parents' and its own
 /// permissions, access lists, the mount and, on NFS, the server's opinion.
@@ -74,6 +78,12 @@ impl FileView<'_> {
             + u32::from(what.contains(AccessFlags::W_OK)) * 0o2;
         if bits & wanted != wanted {
             return Denial::Mode { uid, gid, mode: mode & 0o7777 };
+        }
+        // The bits would let it in, so something else has said no just now, and may have said why.
+        let just_now = SystemTime::now() - JUST_NOW;
+        let inode = Some(self.metadata.ino());
+        if let Some(denial) = crate::security::denial_of_file(self.path, inode, just_now) {
+            return denial;
         }
         let reason = if self.is_nfs() {
             format!("the NFS server `{}` refuses it", self.file_system.source)
