@@ -16,6 +16,7 @@ pub mod demo;
 pub mod disk;
 pub mod image;
 pub mod lab;
+pub mod matrix;
 pub mod qemu;
 pub mod runner;
 pub mod scene;

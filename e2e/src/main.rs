@@ -46,9 +46,21 @@ enum Command {
     },
     /// Something dies at a point of a migration
     CrashMatrix {
-        /// A spread of the points
+        /// A spread of the cases, within five minutes
         #[arg(long)]
         quick: bool,
+        /// One case (`POINT/FAULT`), all of a point, or all of a fault; may be repeated
+        #[arg(long)]
+        only: Vec<String>,
+        /// Forgets what earlier runs have shown
+        #[arg(long)]
+        fresh: bool,
+        /// Writes the table to `docs/crash-matrix.md`
+        #[arg(long)]
+        docs: bool,
+        /// Labs at a time
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
     /// Guests go back and forth
     Soak {
@@ -73,7 +85,11 @@ fn main() -> Result<ExitCode> {
         }
         Command::Demo { without_root: true, .. } => done(e2e::demo::alone()),
         Command::Demo { keep, .. } => done(e2e::demo::demo(keep)),
-        Command::CrashMatrix { .. } => e2e::runner::run(&["crash".to_owned()], &[], 2),
+        Command::CrashMatrix { quick, only, fresh, docs, jobs } => {
+            let options = e2e::matrix::Options { quick, only, fresh, docs, jobs };
+            let is_well = e2e::matrix::run(&options)?;
+            Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::Soak { count } => done(e2e::soak::soak(count)),
         Command::Bench { name } => done(e2e::bench::bench(&name)),
     }

@@ -32,6 +32,13 @@ impl Setting {
         Ok(program)
     }
 
+    /// The same program with fault points in it.
+    pub fn program_with_faults(&self) -> Result<PathBuf> {
+        let program = std::env::current_exe()?.with_file_name("whimbrel-with-faults");
+        ensure!(program.exists(), "{} is missing: `./x` builds it", program.display());
+        Ok(program)
+    }
+
     /// Downloads and built images are kept here.
     pub fn cache(&self) -> PathBuf {
         self.target.join("lab")

@@ -12,6 +12,8 @@ const STATIC_FLAGS: &str = "-C target-feature=+crt-static";
 /// Builds the program, the witness of the test guest, and the program that tells the stories.
 pub(crate) fn for_lab(shell: &Shell) -> Result<()> {
     run(&mut shell.cargo(&["build", "--quiet", "-p", "whimbrel", "-p", "e2e"]))?;
+    let with_faults = ["--bin", "whimbrel-with-faults", "--features", "fault-points"];
+    run(shell.cargo(&["build", "--quiet", "-p", "whimbrel"]).args(with_faults))?;
     let witness = ["build", "--quiet", "-p", "whimbrel-witness", "--profile", "witness"];
     let mut build = shell.cargo(&witness);
     build.args(["--target", STATIC_TARGET]);

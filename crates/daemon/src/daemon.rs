@@ -110,7 +110,7 @@ impl Daemon {
             config_file: file.clone(),
             engine_user: engine_user(&config)?,
             boot: BootId(machine::boot_id()),
-            engine: Arc::new(engine),
+            engine: stoppable(Arc::new(engine)),
             network: Network::open().map_err(|error| Problem::of(&error))?,
             memory: Memory::new(config.host_min_memory),
             config: Mutex::new(Arc::new(config)),
@@ -218,6 +218,18 @@ impl Daemon {
             None => UserFacts { name: own.name, uid: own.uid, gid: own.gid },
         }
     }
+}
+
+/// The engine as it is.
+#[cfg(not(feature = "fault-points"))]
+fn stoppable(engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
+    engine
+}
+
+/// The engine, its every call a fault point.
+#[cfg(feature = "fault-points")]
+fn stoppable(engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
+    Arc::new(crate::faults::Stoppable(engine))
 }
 
 fn host_name(config: &Config) -> Result<HostName, Problem> {

@@ -7,6 +7,9 @@
 //! own in [`guests`], which alone acts on it; [`migrate`] is what such a task does to move its
 //! guest; [`peers`], [`neighbours`] and [`serve`] talk to other hosts; [`http`] and [`backend`] to people.
 
+#[macro_use]
+mod faults;
+
 mod backend;
 mod checks;
 pub mod console;

@@ -55,9 +55,11 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, mut arrivals: mpsc::Receiver<Arri
 
 /// Hands a channel to the process that carries its handoff. There is none: the channel closes.
 async fn adopt(daemon: &Daemon, arrival: CarryArrival) {
+    fault_point!("carrier/adopt");
     let carrier = Control::new(&daemon.layout().carry(arrival.handoff));
     if let Err(error) = carrier.adopt(arrival.stream).await {
-        tracing::warn!(from = %arrival.from, handoff = %arrival.handoff, %error, "nobody carries this");
+        let error = whimbrel_model::problem::chain(&error);
+        tracing::warn!(from = %arrival.from, handoff = %arrival.handoff, error, "nobody carries this");
     }
 }
 

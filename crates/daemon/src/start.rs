@@ -6,13 +6,13 @@
 use crate::backend::Front;
 use crate::daemon::{ConfigFile, Daemon};
 use crate::error::StartError;
-use crate::guests::{GuestTask, Held, Order, Papers};
+use crate::guests::{GuestHandle, GuestTask, Held, Order, Papers};
 use crate::http::{self, Caller, Socket};
 use crate::neighbours;
 use crate::ownership::Ownership;
 use crate::serve;
 use crate::story::{About, from_unix_ms, line};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,8 +24,9 @@ use whimbrel_engine::Instance;
 use whimbrel_handoff::ownership::{EngineView, State};
 use whimbrel_host::dirs::Layout;
 use whimbrel_host::store::{EventFilter, GuestRow, Tables};
+use whimbrel_link::carrier::Control;
 use whimbrel_model::config::PATH_DEFAULT;
-use whimbrel_model::id::GuestId;
+use whimbrel_model::id::{GuestId, HandoffId};
 
 /// The setting that remembers in which boot of the host guests were last started.
 const BOOT_SETTING: &str = "boot";
@@ -154,8 +155,12 @@ async fn take_up_guests(daemon: &Arc<Daemon>) -> Result<(), Problem> {
         known.entry(id).or_default();
     }
     let taking = known.into_iter().map(|(id, row)| take_up(daemon.clone(), id, row));
-    let taken = futures::future::join_all(taking).await;
-    for handle in taken.into_iter().flatten() {
+    let taken: Vec<_> = futures::future::join_all(taking).await.into_iter().flatten().collect();
+    if taken.iter().all(|taken| !taken.is_mute) {
+        let open = taken.iter().filter_map(|taken| taken.handoff).collect();
+        end_forgotten_carriers(daemon.layout(), &open).await?;
+    }
+    for Taken { handle, .. } in taken {
         let view = handle.view();
         let wanted = view.papers.as_ref().is_some_and(|papers| papers.guest.autostart);
         if daemon.is_new_boot() && wanted && view.engine.is_none() {
@@ -190,11 +195,33 @@ async fn find_engine(daemon: &Daemon, id: GuestId) -> Result<Option<Arc<dyn Inst
     }
 }
 
-async fn take_up(
-    daemon: Arc<Daemon>,
-    id: GuestId,
-    row: Option<GuestRow>,
-) -> Option<crate::guests::GuestHandle> {
+/// A guest that has its task.
+struct Taken {
+    handle: GuestHandle,
+    /// The handoff that is open.
+    handoff: Option<HandoffId>,
+    /// Its engine does not answer, so nothing was decided, and a handoff may be open.
+    is_mute: bool,
+}
+
+/// Ends what carries a handoff that is over: its daemon died before it could.
+async fn end_forgotten_carriers(
+    layout: &Layout,
+    open: &BTreeSet<HandoffId>,
+) -> Result<(), Problem> {
+    let places = layout.carry_ids().map_err(|error| Problem::of(&error))?;
+    for handoff in places.into_iter().filter(|handoff| !open.contains(handoff)) {
+        if let Err(error) = Control::new(&layout.carry(handoff)).cut().await {
+            tracing::warn!(%error, "a carrying process does not end");
+        }
+        if let Err(error) = layout.remove_carry(handoff) {
+            tracing::warn!(%error, "its place stays behind");
+        }
+    }
+    Ok(())
+}
+
+async fn take_up(daemon: Arc<Daemon>, id: GuestId, row: Option<GuestRow>) -> Option<Taken> {
     let papers = match row.as_ref().map(Papers::from_row) {
         Some(Ok(papers)) => Some(papers),
         Some(Err(problem)) => {
@@ -216,10 +243,12 @@ async fn take_up(
         Some(instance) if instance.has_run() => EngineView::HasRun,
         Some(_) => EngineView::NeverRan,
     };
+    let is_mute = why.is_some();
     let (ownership, effects) = match why {
         None => Ownership::open(&daemon, id, engine),
         Some(why) => (Ownership::open_mute(&daemon, id, why), Vec::new()),
     };
+    let handoff = ownership.machine().handoff().map(|handoff| handoff.id);
     let is_elsewhere = matches!(ownership.machine().state, State::Elsewhere { .. });
     let (handle, ends) = daemon.guests.enter(id);
     let mut task = GuestTask::new(daemon, handle.clone(), ends?, papers, ownership);
@@ -230,5 +259,5 @@ async fn take_up(
         task.forget_papers().await;
     }
     tokio::spawn(task.begin(effects));
-    Some(handle)
+    Some(Taken { handle, handoff, is_mute })
 }

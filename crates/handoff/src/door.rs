@@ -291,7 +291,12 @@ impl Evidence<'_> {
         // it or we will win them.
         let has_claims = matches!(self.disk, Disk::Images(_));
         let known = self.candidates().map(|c| c.epoch).max().unwrap_or_default();
+        // A source that has not yet heard that what it ceded is ours, for good.
+        let has_arrived = |to, epoch| {
+            to == me && matches!(self.own.state, State::Owned { epoch: held } if held == epoch)
+        };
         self.peers.iter().find_map(|peer| match peer.answer {
+            Some(Answer::Moving { to, epoch, .. }) if has_arrived(to, epoch) => None,
             Some(Answer::Moving { from, epoch, .. }) if from == peer.host && epoch >= known => {
                 Some(Refusal::HandoffOpen { at: peer.host })
             }

@@ -14,6 +14,8 @@
 pub mod claims;
 pub mod dirs;
 pub mod facts;
+#[cfg(feature = "fault-points")]
+pub mod faults;
 pub mod machine;
 pub mod network;
 pub mod ownership;

@@ -10,6 +10,14 @@
 //! [`Store`] is for the daemon: it runs each piece of work on a blocking thread, one at a time.
 //! [`Tables`] is the store itself, also for reading it while no daemon runs.
 
+/// Passes a fault point before a durable write; nothing in what is shipped.
+macro_rules! fault_point {
+    ($tables:ident, $name:literal, $action:literal) => {
+        #[cfg(feature = "fault-points")]
+        $tables.pass_fault_point(concat!("store/", $name), $action)?;
+    };
+}
+
 mod guests;
 mod kept;
 mod log;
@@ -307,6 +315,16 @@ impl Tables {
     fn failed(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
         let path = self.path.clone();
         move |source| StoreError::Sqlite { action, path: path.clone(), source }
+    }
+
+    #[cfg(feature = "fault-points")]
+    fn pass_fault_point(&self, point: &str, action: &'static str) -> Result<(), StoreError> {
+        use rusqlite::ffi::{Error, SQLITE_FULL, SQLITE_IOERR};
+        crate::faults::pass_blocking(point);
+        let full = crate::faults::write().map_err(|_| SQLITE_FULL);
+        let failed = full.and_then(|()| crate::faults::sync().map_err(|_| SQLITE_IOERR));
+        let source = |code| rusqlite::Error::SqliteFailure(Error::new(code), None);
+        failed.map_err(source).map_err(self.failed(action))
     }
 
     fn unreadable(&self, what: &'static str, value: impl ToString) -> StoreError {

@@ -77,6 +77,8 @@ impl Host {
         let mut command = Command::new(&self.program);
         command.args(["daemon", "--config", CONFIG]).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
+        // Means nothing to a program without fault points.
+        command.env("WHIMBREL_FAULTS", self.faults());
         let mut child = self.place.spawn(command)?;
         let deadline = Instant::now() + DAEMON_PATIENCE;
         while self.place.run(|| UnixStream::connect(API_SOCKET)).is_err() {
@@ -116,6 +118,11 @@ impl Host {
         let ended = wait_with_deadline(&mut child, DAEMON_PATIENCE)?;
         ensure!(ended.is_some(), "the daemon of {} did not end: {}", self.name, self.daemon_said());
         Ok(())
+    }
+
+    /// Where the crash matrix plans what is to happen to this host's daemon.
+    pub fn faults(&self) -> PathBuf {
+        self.directory.join("faults")
     }
 
     pub fn daemon_log(&self) -> PathBuf {

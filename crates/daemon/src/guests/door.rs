@@ -297,6 +297,7 @@ impl GuestTask {
 
     /// Keeps definition and passport beside the disks, for the day this host is gone.
     pub(crate) async fn keep_papers_beside_disks(&self) {
+        fault_point!("disk/papers");
         let (Ok(papers), State::Owned { epoch }) = (self.papers(), &self.ownership.machine().state)
         else {
             return;

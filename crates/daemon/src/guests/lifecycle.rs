@@ -157,6 +157,7 @@ impl GuestTask {
 
     /// Lets the guest's packets out: its taps join their bridges.
     pub(crate) async fn join_bridges(&self) -> Result<(), Problem> {
+        fault_point!("network/join");
         let papers = self.papers()?;
         for (index, network) in papers.guest.networks.iter().enumerate() {
             if let NetworkKind::Bridge { bridge } = &network.kind {

@@ -124,6 +124,7 @@ impl GuestTask {
             match wake {
                 Wake::Event(event) => self.on_event(event).await,
                 Wake::Engine(event) if self.journey.is_some() => {
+                    fault_point!("event/{}", crate::faults::head(&event));
                     self.on_engine_while_moving(event).await;
                 }
                 Wake::Engine(event) => self.on_engine(event).await,

@@ -91,6 +91,12 @@ impl GuestTask {
     }
 
     async fn perform_one(&mut self, effect: Effect) -> Done {
+        #[cfg(feature = "fault-points")]
+        if crate::faults::repeats(&crate::faults::name_of(&effect)).await
+            && let Effect::Send { to, message } = effect
+        {
+            self.send(to, message).await;
+        }
         match effect {
             Effect::Persist(record) => match self.ownership.persist(&record) {
                 Ok(()) => {
@@ -200,6 +206,11 @@ impl GuestTask {
         if matches!(message.body, Body::Ready) && self.journey_of(message.handoff).is_some() {
             self.mark_arrived();
         }
+        #[cfg(feature = "fault-points")]
+        if crate::faults::repeats(&format!("receive/{}", message.body.name())).await {
+            let effects = self.ownership.decide(|machine| machine.on_message(from, message));
+            self.perform(effects).await;
+        }
         let effects = self.ownership.decide(|machine| machine.on_message(from, message));
         self.perform(effects).await;
     }
@@ -268,6 +279,7 @@ impl GuestTask {
     pub(crate) async fn drop_carrier(&mut self) {
         let Some(journey) = &mut self.journey else { return };
         let Some(carrier) = journey.carrier.take() else { return };
+        fault_point!("carrier/cut");
         if let Err(error) = carrier.cut().await {
             tracing::warn!(%error, "the carrying process does not end");
         }

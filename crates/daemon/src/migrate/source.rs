@@ -42,6 +42,7 @@ const CONFIRM_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 impl GuestTask {
     pub(crate) async fn order_migrate(&mut self, order: MoveOrder) -> Result<(), Problem> {
+        fault_point!("receive/order");
         if self.journey.is_some() {
             return Err(self.not_now("moved", "it is being moved already: `whimbrel watch`"));
         }
@@ -75,6 +76,7 @@ impl GuestTask {
 
     /// The plan is made: refuse, or offer the guest to the target.
     pub(super) async fn on_planned(&mut self, planned: Result<Planned, Problem>) {
+        fault_point!("receive/plan");
         let Some(journey) = &mut self.journey else { return };
         let Role::Planning(order) = &journey.role else { return };
         let order = order.clone();
@@ -396,6 +398,7 @@ pub(super) async fn start_carrier(
     };
     let made = task.daemon.layout().create_carry(config.handoff);
     let directory = made.map_err(|error| Problem::of(&error))?;
+    fault_point!("carrier/start");
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("whimbrel"));
     let description = format!("Whimbrel migration of guest {}", task.name());
     let wrapper = whimbrel_host::process::scope_wrapper("whimbrel-carry", &description);

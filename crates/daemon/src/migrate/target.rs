@@ -29,6 +29,7 @@ impl GuestTask {
     /// A peer offers this guest. The machine decides when the offer itself is read; here only the
     /// papers are laid out.
     pub(crate) async fn on_incoming(&mut self, incoming: Incoming) {
+        fault_point!("receive/papers");
         let Incoming { handoff, offer, call } = incoming;
         if self.journey.as_ref().is_some_and(|journey| journey.handoff == handoff) {
             return self.on_wire(call).await;

@@ -106,6 +106,7 @@ async fn dial(daemon: Arc<Daemon>, guest: GuestHandle, call: Wanted, first_wait:
             epoch: call.epoch,
             offer: call.offer.clone(),
         };
+        fault_point!("send/call");
         let dialled = match daemon.peers.connect(call.peer).await {
             Ok(connection) => {
                 let opened = connection.handoff(opening).await;
@@ -145,6 +146,7 @@ impl GuestTask {
 
     /// A conversation about a handoff was begun by the peer, or by us.
     pub(crate) async fn on_wire(&mut self, call: Call) {
+        fault_point!("receive/call");
         let wire = Wire::begin(self.handle.clone(), call);
         match &mut self.journey {
             Some(journey) if journey.peer == wire.peer => {

@@ -168,7 +168,7 @@ impl Folder {
         let mode = Mode::from_bits_truncate(0o600);
         let file = openat(&self.folder, &*temporary, flags, mode);
         let mut file: File = file.map_err(|e| self.io("create", name)(e.into()))?.into();
-        if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()) {
+        if let Err(error) = write_durably(&mut file, bytes) {
             self.discard(&temporary);
             return Err(self.io("write", name)(error));
         }
@@ -187,4 +187,13 @@ impl Folder {
         let path = self.path_of(name);
         move |source| ClaimError::Io { action, path: path.clone(), source }
     }
+}
+
+fn write_durably(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    #[cfg(feature = "fault-points")]
+    crate::faults::write()?;
+    file.write_all(bytes)?;
+    #[cfg(feature = "fault-points")]
+    crate::faults::sync()?;
+    file.sync_all()
 }

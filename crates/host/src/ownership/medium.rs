@@ -33,10 +33,14 @@ impl Medium for File {
     }
 
     fn write_slot(&mut self, slot: usize, bytes: &[u8; SLOT_BYTES]) -> io::Result<()> {
+        #[cfg(feature = "fault-points")]
+        crate::faults::write()?;
         self.write_all_at(bytes, offset(slot))
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        #[cfg(feature = "fault-points")]
+        crate::faults::sync()?;
         self.sync_data()
     }
 }

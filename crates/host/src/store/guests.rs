@@ -64,6 +64,7 @@ impl Tables {
 
     /// Adds a guest and draws its local id, which no other guest of this host ever had.
     pub fn add_guest(&mut self, guest: &NewGuest) -> Result<GuestRow, StoreError> {
+        fault_point!(self, "add_guest", "add a guest to");
         self.refuse_taken_name(guest)?;
         if self.guest(guest.guest)?.is_some() {
             return Err(StoreError::GuestTaken { guest: guest.guest });
@@ -89,6 +90,7 @@ impl Tables {
 
     /// Replaces what may change of a guest: everything but its ids and its time of creation.
     pub fn update_guest(&mut self, guest: &NewGuest) -> Result<(), StoreError> {
+        fault_point!(self, "update_guest", "change a guest in");
         self.refuse_taken_name(guest)?;
         let changed = self
             .connection
@@ -110,6 +112,7 @@ impl Tables {
     }
 
     pub fn set_desired(&mut self, guest: GuestId, desired: Desired) -> Result<(), StoreError> {
+        fault_point!(self, "set_desired", "change a guest in");
         let changed = self
             .connection
             .execute(
@@ -137,6 +140,7 @@ impl Tables {
 
     /// Forgets a guest. Unknown already: fine.
     pub fn remove_guest(&mut self, guest: GuestId) -> Result<(), StoreError> {
+        fault_point!(self, "remove_guest", "remove a guest from");
         self.connection
             .execute("DELETE FROM guests WHERE guest = ?1", [guest.to_string()])
             .map_err(self.failed("remove a guest from"))?;

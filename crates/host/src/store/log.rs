@@ -87,6 +87,7 @@ impl Tables {
 
     /// Keeps a report; a second one of the same handoff replaces the first.
     pub fn put_report(&mut self, report: &ReportRow) -> Result<(), StoreError> {
+        fault_point!(self, "put_report", "write a report to");
         let failed = self.failed("write a report to");
         self.connection
             .execute(

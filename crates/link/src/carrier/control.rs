@@ -22,6 +22,8 @@ pub(super) const STATUS_FILE: &str = "status";
 
 /// How long a carrying process may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How often to look whether it has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Longest answer that is read: a status of every channel there can be.
 const ANSWER_BYTES_MAX: u64 = 256 << 10;
 /// Longest command.
@@ -118,9 +120,19 @@ impl Control {
         gone_is_fine(self.ask(Command::Close, None).await)
     }
 
-    /// Ends it now: both engines see closed sockets.
+    /// Ends it now: both engines see closed sockets. Returns when it has ended, so that its place
+    /// can be removed.
     pub async fn cut(&self) -> Result<(), ControlError> {
-        gone_is_fine(self.ask(Command::Cut, None).await)
+        gone_is_fine(self.ask(Command::Cut, None).await)?;
+        let silent = |_| ControlError::Silent { directory: self.directory.clone() };
+        tokio::time::timeout(ANSWER_MAX, self.ended()).await.map_err(silent)
+    }
+
+    /// Waits until nobody listens any more: removing its socket is the last thing it does.
+    async fn ended(&self) {
+        while UnixStream::connect(self.directory.join(SOCKET_FILE)).await.is_ok() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn ask(
