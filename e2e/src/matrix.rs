@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 /// What only a program with fault points contains.
 const TRACE_OF_FAULTS: &[u8] = b"WHIMBREL_FAULTS";
 /// One in so many cases is in the spread.
-const SPREAD: usize = 13;
+const SPREAD: usize = 7;
 const MOVE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What of the matrix to run.
