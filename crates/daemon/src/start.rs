@@ -254,6 +254,7 @@ async fn take_up(daemon: Arc<Daemon>, id: GuestId, row: Option<GuestRow>) -> Opt
     let mut task = GuestTask::new(daemon, handle.clone(), ends?, papers, ownership);
     if let Some(instance) = found {
         task.engine = Some(Held::found(&task, instance).await);
+        task.has_held_engine = true;
     }
     if is_elsewhere && task.papers.is_some() {
         task.forget_papers().await;

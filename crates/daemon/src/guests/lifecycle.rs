@@ -152,6 +152,7 @@ impl GuestTask {
             }
         };
         self.engine = Some(Held::new(self, instance.clone(), RunState::Paused));
+        self.has_held_engine = true;
         Ok(instance)
     }
 
@@ -269,7 +270,8 @@ impl GuestTask {
     /// as it does for every guest then.
     pub(crate) async fn on_engine_lost(&mut self) {
         let is_autostarted = self.papers.as_ref().is_some_and(|papers| papers.guest.autostart);
-        match (self.daemon.is_new_boot(), is_autostarted) {
+        let died_in_boot = self.daemon.is_new_boot() && !self.has_held_engine;
+        match (died_in_boot, is_autostarted) {
             (false, _) => self.on_end(End::EngineLost).await,
             (true, true) => {
                 self.restart("lost its engine when the host was booted", "autostart").await;

@@ -58,6 +58,8 @@ pub(crate) struct GuestTask {
     pub(crate) visitors: Vec<Wire>,
     /// Found while effects are performed, and dealt with after them.
     pub(crate) has_lost_engine: bool,
+    /// This daemon has held an engine of the guest: if there is none, it died in this boot.
+    pub(crate) has_held_engine: bool,
     is_edit_pending: bool,
     is_over: bool,
 }
@@ -102,6 +104,7 @@ impl GuestTask {
             caller: None,
             visitors: Vec::new(),
             has_lost_engine: false,
+            has_held_engine: false,
             is_edit_pending: false,
             is_over: false,
         }

@@ -34,7 +34,10 @@ impl GuestTask {
         if self.journey.as_ref().is_some_and(|journey| journey.handoff == handoff) {
             return self.on_wire(call).await;
         }
-        if self.journey.is_some() || self.ownership.machine().handoff().is_some() {
+        // An offer that never came: its papers must not be taken for those of the next.
+        let is_open = self.ownership.machine().handoff().is_some();
+        self.journey.take_if(|journey| matches!(journey.role, Role::Target) && !is_open);
+        if self.journey.is_some() || is_open {
             // The machine answers that it is busy.
             let wire = Wire::begin(self.handle.clone(), call);
             self.visitors.push(wire);

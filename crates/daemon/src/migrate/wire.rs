@@ -170,6 +170,13 @@ impl GuestTask {
         if journey.peer != peer || journey.wire.as_ref().is_none_or(|ours| ours.id != wire) {
             return;
         }
+        if self.ownership.machine().handoff().is_none()
+            && matches!(journey.role, crate::migrate::Role::Target)
+        {
+            // The source went away between its papers and its offer: there is nothing to wait for.
+            self.journey = None;
+            return;
+        }
         journey.wire = None;
         journey.wire_lost_at = Some(Instant::now());
         if let Some(problem) = problem {
