@@ -71,7 +71,8 @@ const fn at(side: Side, name: &'static str, phase: Phase) -> Point {
 }
 
 /// Points that a migration may or may not pass: how often somebody looks depends on the moment.
-pub(super) const SOMETIMES: &[&str] = &["engine/migration/Switching", "engine/migration/None"];
+pub(super) const SOMETIMES: &[&str] =
+    &["engine/migration/Switching", "engine/migration/None", "engine/run_state"];
 
 pub(super) const POINTS: &[Point] = &[
     at(Source, "receive/order", Phase::Plan),
