@@ -24,6 +24,7 @@ mod results;
 mod stage;
 
 use crate::lab::{finish, guard};
+use crate::scene::console_of;
 use crate::setting::Setting;
 use anyhow::{Context as _, Result, ensure};
 use case::{Case, Verdict};
@@ -206,6 +207,7 @@ impl Run {
             let role =
                 if std::ptr::eq(host, stage.host(Side::Source)) { "source" } else { "target" };
             text.push_str(&format!("\n== {} (the {role})\n{said}", host.name));
+            text.push_str(&console_of(host, stage::GUEST));
         }
         let name = case.key().replace(['/', ':'], "-");
         fs::write(self.directory.join(format!("{name}.log")), text).context("failed to keep logs")

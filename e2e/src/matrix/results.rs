@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// One line of the file: key, word, where it ran, milliseconds in which none ran, until all settled.
+/// One line of the file, behind the case's key; times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     /// `ok`, `idle` (nothing to break), `not-passed` or `FAILED`.

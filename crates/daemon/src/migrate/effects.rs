@@ -45,6 +45,8 @@ impl GuestTask {
                 let state = self.ownership.machine().name();
                 tracing::debug!(guest = %self.id, state, ?effect);
                 self.publish_ownership();
+                #[cfg(feature = "fault-points")]
+                self.pass_fault_point(&effect).await;
                 match self.perform_one(effect).await {
                     Done::Quiet => {}
                     Done::Answers(events) => {
@@ -90,13 +92,16 @@ impl GuestTask {
         }
     }
 
-    async fn perform_one(&mut self, effect: Effect) -> Done {
-        #[cfg(feature = "fault-points")]
-        if crate::faults::repeats(&crate::faults::name_of(&effect)).await
-            && let Effect::Send { to, message } = effect
-        {
-            self.send(to, message).await;
+    /// Every effect is a fault point; a message may be sent twice there.
+    #[cfg(feature = "fault-points")]
+    async fn pass_fault_point(&mut self, effect: &Effect) {
+        let is_repeated = crate::faults::repeats(&crate::faults::name_of(effect)).await;
+        if let (true, Effect::Send { to, message }) = (is_repeated, effect) {
+            self.send(*to, *message).await;
         }
+    }
+
+    async fn perform_one(&mut self, effect: Effect) -> Done {
         match effect {
             Effect::Persist(record) => match self.ownership.persist(&record) {
                 Ok(()) => {
