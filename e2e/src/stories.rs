@@ -85,5 +85,6 @@ pub const STORIES: &[Story] = stories! {
         the_target_daemon_is_killed,
         the_source_daemon_is_killed,
         the_wire_is_pulled,
+        twenty_guests_and_a_daemon_that_dies,
     }
 };

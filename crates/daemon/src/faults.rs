@@ -94,6 +94,10 @@ mod points {
             let found = self.0.attach(id, directory).await?;
             Ok(found.map(|instance| Arc::new(Stoppable(instance)) as Arc<dyn Instance>))
         }
+
+        async fn end_unused(&self, id: GuestId, directory: &Path) -> Result<bool, EngineError> {
+            self.0.end_unused(id, directory).await
+        }
     }
 
     #[async_trait]

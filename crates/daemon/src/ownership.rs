@@ -15,7 +15,7 @@ use crate::guests::GuestError;
 use whimbrel_api::Problem;
 use whimbrel_handoff::effect::{Doubt, Effect, Outcome};
 use whimbrel_handoff::ownership::{Answer, EngineView, Found, Ownership as Machine, State, Step};
-use whimbrel_handoff::record::{RECORD_BYTES_MAX, Record};
+use whimbrel_handoff::record::{RECORD_BYTES_MAX, Record, Standing};
 use whimbrel_host::dirs::{GuestDir, UserIds};
 use whimbrel_host::ownership::OwnershipFile;
 use whimbrel_model::id::{GuestId, GuestName};
@@ -71,6 +71,13 @@ impl Ownership {
         };
         this.count(&effects);
         (this, effects)
+    }
+
+    /// Looks what an earlier daemon wrote, before anything is made of it.
+    pub(crate) fn peek(daemon: &Daemon, guest: GuestId) -> Option<Standing> {
+        let file = OwnershipFile::open(&daemon.layout().guest(guest).ownership()).ok()?;
+        let record = Record::decode(file.read().ok()?).ok()?;
+        (record.identity == daemon.guest_identity(guest)).then_some(record.standing)
     }
 
     /// Takes up a guest whose engine lives and cannot be spoken to: nothing is decided about it.

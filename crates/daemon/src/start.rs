@@ -22,16 +22,23 @@ use whimbrel_api::Problem;
 use whimbrel_api::log::{LogLine, LogPage, LogQuery};
 use whimbrel_engine::Instance;
 use whimbrel_handoff::ownership::{EngineView, State};
+use whimbrel_handoff::record::Standing;
 use whimbrel_host::dirs::Layout;
 use whimbrel_host::store::{EventFilter, GuestRow, Tables};
 use whimbrel_link::carrier::Control;
 use whimbrel_model::config::PATH_DEFAULT;
 use whimbrel_model::id::{GuestId, HandoffId};
 
+whimbrel_model::codes! {
+    ENGINE_SILENT = "engine/silent-at-start": "A daemon that was restarted found an engine that does not answer.";
+}
+
 /// The setting that remembers in which boot of the host guests were last started.
 const BOOT_SETTING: &str = "boot";
 /// How long an engine may take to answer a daemon that finds it, and how often it is asked.
 const ATTACH_MAX: Duration = Duration::from_secs(5);
+/// The same for one whose guest has not arrived: it may be ended, for the guest is elsewhere.
+const RECEIVING_ATTACH_MAX: Duration = Duration::from_secs(2);
 const ATTACH_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Runs the daemon until it is told to end. Guests go on.
@@ -183,16 +190,41 @@ async fn take_up_guests(daemon: &Arc<Daemon>) -> Result<(), Problem> {
 /// for a while: to take it for dead could make two of it.
 async fn find_engine(daemon: &Daemon, id: GuestId) -> Result<Option<Arc<dyn Instance>>, Problem> {
     let run = daemon.layout().guest(id).run();
-    let deadline = tokio::time::Instant::now() + ATTACH_MAX;
-    loop {
-        match daemon.engine.attach(id, &run).await {
-            Ok(found) => return Ok(found),
-            Err(error) if tokio::time::Instant::now() >= deadline => {
-                return Err(Problem::of(&error));
-            }
-            Err(_) => tokio::time::sleep(ATTACH_AGAIN_AFTER).await,
+    let standing = Ownership::peek(daemon, id);
+    if let Some(Standing::Offering { handoff, .. }) = &standing {
+        // It will be kept, and an engine that sends its last pages hears nothing until it is cut.
+        let carrier = Control::new(&daemon.layout().carry(handoff.id));
+        if let Err(error) = carrier.cut().await {
+            tracing::warn!(%error, "a carrying process does not end");
         }
     }
+    let is_receiving = matches!(standing, Some(Standing::Receiving { .. }));
+    let patience = if is_receiving { RECEIVING_ATTACH_MAX } else { ATTACH_MAX };
+    let mut problem = None;
+    let found = tokio::time::timeout(patience, async {
+        loop {
+            match daemon.engine.attach(id, &run).await {
+                Ok(found) => return found,
+                Err(error) => problem = Some(Problem::of(&error)),
+            }
+            tokio::time::sleep(ATTACH_AGAIN_AFTER).await;
+        }
+    });
+    if let Ok(found) = found.await {
+        return Ok(found);
+    }
+    // QEMU waits for ever for the rest of a stream that broke in its last moments.
+    let is_ended = is_receiving && daemon.engine.end_unused(id, &run).await.unwrap_or(false);
+    if is_ended { Ok(None) } else { Err(problem.unwrap_or_else(silent)) }
+}
+
+fn silent() -> Problem {
+    Problem::new(
+        whimbrel_api::Kind::InDoubt,
+        ENGINE_SILENT,
+        "the engine lives, and does not answer",
+        "look at the engine's process; once it answers or is gone, restart the daemon",
+    )
 }
 
 /// A guest that has its task.

@@ -44,6 +44,11 @@ pub trait Engine: Send + Sync {
         id: GuestId,
         directory: &Path,
     ) -> Result<Option<Arc<dyn Instance>>, EngineError>;
+
+    /// Ends the engine that an earlier daemon launched in `directory` without speaking to it, if
+    /// it has never run its guest; returns whether there is none now. For one that hangs in the
+    /// middle of a stream that broke.
+    async fn end_unused(&self, id: GuestId, directory: &Path) -> Result<bool, EngineError>;
 }
 
 /// How to start an engine for a guest.

@@ -200,6 +200,14 @@ impl Engine for FakeEngine {
         }
         Ok(Some(Arc::new(FakeInstance(body))))
     }
+
+    async fn end_unused(&self, id: GuestId, directory: &Path) -> Result<bool, EngineError> {
+        let Some(instance) = self.attach(id, directory).await? else { return Ok(true) };
+        if instance.has_run() {
+            return Ok(false);
+        }
+        instance.destroy().await.map(|()| true)
+    }
 }
 
 fn default_facts() -> EngineFacts {

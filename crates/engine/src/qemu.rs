@@ -128,4 +128,8 @@ impl Engine for Qemu {
         let found = QemuInstance::attach(id, directory).await?;
         Ok(found.map(|instance| -> Arc<dyn Instance> { instance }))
     }
+
+    async fn end_unused(&self, id: GuestId, directory: &Path) -> Result<bool, EngineError> {
+        QemuInstance::end_unused(id, directory).await
+    }
 }

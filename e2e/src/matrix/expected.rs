@@ -49,6 +49,8 @@ pub(super) fn expected(point: &Point, fault: Fault) -> Vec<End> {
             }
             ends
         }
+        // Its engine has been asked, and what it said is written down next.
+        Fault::SourceEngine if (point.side, point.name) == (Source, "persist/Ceded") => vec![Moves],
         _ => of_phase(point.phase, fault).to_vec(),
     }
 }
@@ -78,17 +80,9 @@ fn of_phase(phase: Phase, fault: Fault) -> &'static [End] {
             &[BootsAtSource]
         }
         (Phase::Ceded | Phase::Taken | Phase::Runs, SourceEngine) => &[Moves],
-        // A twin that never ran is no loss, until the guest is the target's.
-        (
-            Phase::Plan
-            | Phase::Offered
-            | Phase::Prepare
-            | Phase::Memory
-            | Phase::Complete
-            | Phase::Ceded,
-            TargetEngine,
-        ) => &[Stays],
-        (Phase::Taken | Phase::Runs, TargetEngine) => &[BootsAtTarget],
+        // A twin that never ran is no loss: refused, or returned.
+        (Phase::Runs, TargetEngine) => &[BootsAtTarget],
+        (_, TargetEngine) => &[Stays],
         (
             Phase::Plan | Phase::Offered | Phase::Prepare | Phase::Memory,
             SourceCarrier | TargetCarrier,

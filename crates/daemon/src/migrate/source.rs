@@ -185,10 +185,11 @@ impl GuestTask {
             let asked = tokio::time::timeout_at(deadline, held.instance.migration()).await;
             match asked {
                 Ok(Ok(Migration::Completed(progress))) => {
-                    let carried = carrier.status().await;
-                    if carried.as_ref().is_ok_and(|status| status.has_sent_everything()) {
+                    // One that is gone has counted nothing, and waiting will not change that.
+                    let Ok(carried) = carrier.status().await else { return Event::Unconfirmed };
+                    if carried.has_sent_everything() {
                         let run = held.run;
-                        self.note_completed(&progress, carried.ok());
+                        self.note_completed(&progress, Some(carried));
                         return Event::Confirmed { run: Some(run) };
                     }
                 }

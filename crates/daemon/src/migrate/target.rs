@@ -75,6 +75,9 @@ impl GuestTask {
             return Err(no_offer());
         };
         let (offer, handoff, peer) = (offer.clone(), *handoff, *peer);
+        if self.ownership.machine().handoff().is_none_or(|open| open.id != handoff) {
+            return Err(no_offer());
+        }
         self.take_papers(&offer).await?;
         let papers = self.papers()?;
         self.may_bring(&papers.guest)?;
@@ -147,7 +150,14 @@ impl GuestTask {
             transient: offer.is_transient,
             desired: Desired::Stopped,
         };
-        let row = self.daemon.store.call(move |tables| tables.add_guest(&new)).await;
+        let row = self.daemon.store.call(move |tables| {
+            // Left from an earlier stay, if it could not be removed then.
+            if tables.guest(new.guest)?.is_some() {
+                tables.remove_guest(new.guest)?;
+            }
+            tables.add_guest(&new)
+        });
+        let row = row.await;
         self.papers = Some(Papers::from_row(&row.map_err(|error| Problem::of(&error))?)?);
         Ok(())
     }
@@ -209,7 +219,12 @@ impl GuestTask {
             self.note_problem(problem);
             let has_refused = matches!(instance.run_state().await, Ok(RunState::Paused));
             let is_its_word = error.kind() == ModelKind::Refused || has_refused;
-            return if is_its_word { Event::StartRefused } else { Event::StartLost };
+            // What it may have run is written down before it is told to.
+            return if is_its_word || !instance.has_run() {
+                Event::StartRefused
+            } else {
+                Event::StartLost
+            };
         }
         if let Some(held) = &mut self.engine {
             held.run = run;

@@ -100,6 +100,29 @@ impl QemuInstance {
         Self::open(record, Arc::new(process), stream, directory).await.map(Some)
     }
 
+    /// Ends an engine that never ran its guest, without a word.
+    pub(super) async fn end_unused(id: GuestId, directory: &Path) -> Result<bool, EngineError> {
+        let Some(record) = Record::read(directory)? else { return Ok(true) };
+        if record.has_run || record.id != id {
+            return Ok(false);
+        }
+        let path = directory.join(MONITOR_SOCKET);
+        let process = Pinned::open(record.process.pid).map_err(|source| EngineError::File {
+            action: "find the process behind",
+            path,
+            source,
+        })?;
+        if let Some(process) = process.filter(|found| found.process() == record.process) {
+            kill(&process, &record.name).await?;
+        }
+        launch::clean(directory);
+        Ok(true)
+    }
+
+    async fn quit(&self) -> Result<(), EngineError> {
+        self.monitor.execute_within(QUIT_WAIT_MAX, "quit", json!({})).await.map(drop)
+    }
+
     /// Opens the monitor, and makes sure that it is the guest's.
     async fn open(
         record: Record,
@@ -275,6 +298,17 @@ async fn keep_logs_short(instance: Weak<QemuInstance>) {
     }
 }
 
+async fn kill(process: &Pinned, name: &str) -> Result<(), EngineError> {
+    let path = PathBuf::from(format!("/proc/{}", process.process().pid));
+    process.kill().map_err(|source| EngineError::File { action: "kill", path, source })?;
+    let killed = tokio::time::timeout(KILL_WAIT_MAX, process.gone()).await;
+    killed.map_err(|_| EngineError::Silent {
+        guest: name.to_owned(),
+        command: "SIGKILL".to_owned(),
+        seconds: KILL_WAIT_MAX.as_secs(),
+    })
+}
+
 #[async_trait]
 impl Instance for QemuInstance {
     fn process(&self) -> Process {
@@ -318,19 +352,14 @@ impl Instance for QemuInstance {
 
     async fn destroy(&self) -> Result<(), EngineError> {
         // Asked first, so that what an image's format keeps in memory is written. The answer may
-        // be lost with the engine.
-        let asked = self.monitor.execute_within(QUIT_WAIT_MAX, "quit", json!({})).await;
-        let patience = if asked.is_ok() { QUIT_WAIT_MAX } else { Duration::ZERO };
+        // be lost with the engine. One that never ran its guest has nothing to write, and one
+        // whose stream broke may never answer.
+        let patience = match self.has_run() {
+            true if self.quit().await.is_ok() => QUIT_WAIT_MAX,
+            true | false => Duration::ZERO,
+        };
         if tokio::time::timeout(patience, self.process.gone()).await.is_err() {
-            let path = PathBuf::from(format!("/proc/{}", self.process().pid));
-            let failed = |source| EngineError::File { action: "kill", path, source };
-            self.process.kill().map_err(failed)?;
-            let killed = tokio::time::timeout(KILL_WAIT_MAX, self.process.gone()).await;
-            killed.map_err(|_| EngineError::Silent {
-                guest: self.name(),
-                command: "SIGKILL".to_owned(),
-                seconds: KILL_WAIT_MAX.as_secs(),
-            })?;
+            kill(&self.process, &self.name()).await?;
         }
         launch::clean(&self.directory);
         Ok(())
