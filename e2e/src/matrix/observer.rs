@@ -126,20 +126,24 @@ pub(super) fn now() -> f64 {
 }
 
 fn look(place: &Path, runs: &Runs, is_over: &AtomicBool) {
-    let mut known = BTreeSet::new();
+    let known = Arc::new(Mutex::new(BTreeSet::new()));
+    let known_now = || known.lock().expect("nothing panics with this lock");
     while !is_over.load(Relaxed) {
         let names = fs::read_dir(place).into_iter().flatten().flatten();
         for path in names.map(|entry| entry.path()) {
             let pid = path.file_stem().and_then(|name| name.to_str()?.parse::<u32>().ok());
-            let Some(pid) = pid.filter(|pid| !known.contains(pid)) else { continue };
+            let Some(pid) = pid.filter(|pid| !known_now().contains(pid)) else { continue };
             // Bound, but not listening yet: the next look.
             if let Ok(stream) = UnixStream::connect(&path) {
-                known.insert(pid);
-                let runs = Arc::clone(runs);
+                known_now().insert(pid);
+                let (runs, known) = (Arc::clone(runs), Arc::clone(&known));
                 std::thread::spawn(move || {
                     // However the conversation ends, the engine is gone then.
                     let _ = listen(pid, stream, &runs);
                     note(&runs, pid, now(), false);
+                    // Another engine may get its number.
+                    let _ = fs::remove_file(path);
+                    known.lock().expect("nothing panics with this lock").remove(&pid);
                 });
             }
         }

@@ -404,7 +404,13 @@ pub(super) async fn start_carrier(
     let description = format!("Whimbrel migration of guest {}", task.name());
     let wrapper = whimbrel_host::process::scope_wrapper("whimbrel-carry", &description);
     let spawned = carrier::spawn(&program, &wrapper, &directory, config).await;
-    spawned.map_err(|error| failed(whimbrel_model::problem::chain(&error)))
+    spawned.map_err(|error| {
+        // Nobody else will know of its place.
+        if let Err(error) = task.daemon.layout().remove_carry(config.handoff) {
+            tracing::warn!(%error, "the place of a carrying process stays behind");
+        }
+        failed(whimbrel_model::problem::chain(&error))
+    })
 }
 
 /// Cancels a migration out of `instance`. An engine in the middle of its last pages answers only
