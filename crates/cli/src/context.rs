@@ -109,11 +109,19 @@ impl Context {
         Ok(End::Done)
     }
 
-    /// Adds "did you mean" to the problem of a name that nobody has.
+    /// Adds to the problem of a name that nobody has here: where that guest is, or "did you mean".
     pub(crate) async fn with_hints(&mut self, result: Done) -> Done {
         let Err(problem) = result else { return result };
         let (typed, names) = match (problem.code.as_str(), &self.typed_guest, &self.typed_host) {
-            (code::GUEST_NOT_FOUND, Some(typed), _) => (typed, self.guest_names().await),
+            (code::GUEST_NOT_FOUND, Some(typed), _) => {
+                let guests = self.guests_everywhere().await;
+                if let Some(found) =
+                    guests.iter().find(|guest| [&guest.name, &guest.uuid].contains(&typed))
+                {
+                    return Err(elsewhere(problem, found));
+                }
+                (typed, guests.into_iter().map(|guest| guest.name).collect())
+            }
             (code::HOST_NOT_FOUND, _, Some(typed)) => (typed, self.host_names().await),
             _ => return Err(problem),
         };
@@ -124,13 +132,24 @@ impl Context {
         Err(Problem { remedy, ..problem })
     }
 
-    async fn guest_names(&self) -> Vec<String> {
-        let guests = self.client.guests(true).await.map(|list| list.guests).unwrap_or_default();
-        guests.into_iter().map(|guest| guest.name).collect()
+    async fn guests_everywhere(&self) -> Vec<GuestSummary> {
+        self.client.guests(true).await.map(|list| list.guests).unwrap_or_default()
     }
 
     async fn host_names(&self) -> Vec<String> {
         let hosts = self.client.hosts().await.map(|list| list.hosts).unwrap_or_default();
         hosts.into_iter().filter(|host| !host.is_this_host).map(|host| host.name).collect()
+    }
+}
+
+/// Says where a guest is that was looked for here.
+fn elsewhere(problem: Problem, guest: &GuestSummary) -> Problem {
+    let GuestSummary { name, host, state, .. } = guest;
+    Problem {
+        text: format!("guest `{name}` is not here but on `{host}`, where it is {state}"),
+        remedy: format!(
+            "say it there; to bring it here, type on `{host}`: `whimbrel migrate {name} HOST`"
+        ),
+        ..problem
     }
 }

@@ -91,6 +91,8 @@ impl Daemon {
     ) -> Result<(Self, mpsc::Receiver<Arrival>), Problem> {
         let config = file.read()?;
         let name = host_name(&config)?;
+        let boot = machine::boot_id();
+        let boot = boot.map_err(|source| Problem::of(&StartError::Boot { source }))?;
         let state = StateDir::open(&config.state_dir).map_err(|error| Problem::of(&error))?;
         let layout = state.layout().clone();
         let identity = Identity::load_or_create(&layout.identity());
@@ -109,7 +111,7 @@ impl Daemon {
             identity,
             config_file: file.clone(),
             engine_user: engine_user(&config)?,
-            boot: BootId(machine::boot_id()),
+            boot: BootId(boot),
             engine: stoppable(Arc::new(engine)),
             network: Network::open().map_err(|error| Problem::of(&error))?,
             memory: Memory::new(config.host_min_memory),

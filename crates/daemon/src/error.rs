@@ -4,10 +4,12 @@
 //! Why the daemon could not start.
 
 use std::path::PathBuf;
+use whimbrel_host::machine;
 use whimbrel_model::problem::{Kind, Remedy};
 
 whimbrel_model::codes! {
     CONFIG_UNREADABLE = "config/unreadable": "The configuration file cannot be read.";
+    NO_BOOT = "daemon/no-boot-id": "The kernel does not say which boot of the host this is.";
     NO_RUNTIME = "daemon/no-runtime": "The daemon cannot start its own threads.";
     NO_HOST_NAME = "config/no-host-name": "The machine's host name cannot be used as the name of a host.";
 }
@@ -17,6 +19,11 @@ pub(crate) enum StartError {
     #[error("failed to read the configuration `{}`", .path.display())]
     Config {
         path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("failed to read which boot of the host this is, from `{}`", machine::BOOT_ID_PATH)]
+    Boot {
         #[source]
         source: std::io::Error,
     },
@@ -37,6 +44,7 @@ impl Remedy for StartError {
     fn code(&self) -> &'static str {
         match self {
             StartError::Config { .. } => CONFIG_UNREADABLE,
+            StartError::Boot { .. } => NO_BOOT,
             StartError::Runtime { .. } => NO_RUNTIME,
             StartError::HostName { .. } => NO_HOST_NAME,
         }
@@ -53,6 +61,11 @@ impl Remedy for StartError {
                     "write `{}` or make it readable, or name another with `--config`",
                     path.display()
                 )
+            }
+            StartError::Boot { .. } => {
+                "mount `/proc` where the daemon runs: without it nobody could tell whether this \
+                 host was off, and its guests are elsewhere now"
+                    .to_owned()
             }
             StartError::Runtime { .. } => {
                 "look at the limits of this host: threads and open files".to_owned()

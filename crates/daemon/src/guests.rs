@@ -15,7 +15,7 @@ mod papers;
 mod task;
 mod view;
 
-pub(crate) use error::GuestError;
+pub(crate) use error::{GuestError, NOTHING_TO_RECOVER};
 pub(crate) use lifecycle::{End, Held};
 pub(crate) use order::{GuestEvent, MigrationEvent, Order, Reply, Statement, Stop};
 pub(crate) use papers::{Draft, Papers, parse_passport, parse_stored};

@@ -4,8 +4,10 @@
 //! The machine itself: its memory, its processors, its system, its boot.
 //!
 //! What cannot be read is reported as nothing at all (no memory, an unknown model): a plan then
-//! refuses with the value it was given, which is more use than a daemon that does not start.
+//! refuses with the value it was given, which is more use than a daemon that does not start. Only
+//! the boot must be known.
 
+use std::io;
 use std::net::IpAddr;
 use whimbrel_model::facts::{HostCpu, MemoryFacts};
 use whimbrel_model::units::Bytes;
@@ -78,10 +80,18 @@ pub fn host_name() -> String {
     read("/proc/sys/kernel/hostname").trim().to_owned()
 }
 
-/// Returns the identity of this boot, new with each.
-pub fn boot_id() -> [u8; 16] {
-    let text = read("/proc/sys/kernel/random/boot_id");
-    uuid::Uuid::parse_str(text.trim()).map(uuid::Uuid::into_bytes).unwrap_or_default()
+/// Where the kernel says which boot this is.
+pub const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Returns the identity of this boot, new with each. Never a guess: whether a host was off in
+/// between decides who may go on with a guest.
+pub fn boot_id() -> io::Result<[u8; 16]> {
+    parse_boot_id(&std::fs::read_to_string(BOOT_ID_PATH)?)
+}
+
+fn parse_boot_id(text: &str) -> io::Result<[u8; 16]> {
+    let id = uuid::Uuid::parse_str(text.trim()).map_err(io::Error::other)?;
+    if id.is_nil() { Err(io::Error::other("it is all zeros")) } else { Ok(id.into_bytes()) }
 }
 
 pub fn system() -> System {
@@ -117,6 +127,14 @@ mod tests {
         assert_eq!(cpu_time_ms("cpu  10 0 5 1000 7 1 2 0 0 0\ncpu0 1"), 180);
         assert!(memory(Bytes(0), Bytes(0)).total > Bytes::mib(64));
         assert!(cpu().count > 0);
-        assert_ne!(boot_id(), [0; 16]);
+    }
+
+    /// A boot is known, or that it is not: nothing stands in for it.
+    #[test]
+    fn a_boot_is_never_guessed() {
+        assert_ne!(boot_id().unwrap(), [0; 16]);
+        assert!(parse_boot_id("").is_err());
+        assert!(parse_boot_id("no uuid\n").is_err());
+        assert!(parse_boot_id("00000000-0000-0000-0000-000000000000\n").is_err());
     }
 }

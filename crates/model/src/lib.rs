@@ -18,7 +18,6 @@ pub mod json;
 pub mod passport;
 pub mod plan;
 pub mod problem;
-pub mod report;
 pub mod run_state;
 #[cfg(test)]
 mod sample;

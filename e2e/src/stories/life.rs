@@ -120,7 +120,11 @@ pub(super) fn one_file_on_two_hosts(setting: &Setting) -> Result<()> {
     ensure!(refusal.status.code() == Some(1), "a second copy was not refused: {refusal}");
     ensure!(refusal.stderr.contains("alpha"), "the owner is not named: {refusal}");
     ensure!(engines(scene.beta(), "web1")?.is_empty(), "a second copy has an engine");
-    witness.is_well()?;
+    let hint = scene.beta().whimbrel(&["show", "web1"])?;
+    ensure!(hint.stderr.contains("on `alpha`"), "no word of where it is: {hint}");
+    let word = scene.alpha().whimbrel(&["recover", "web1", "--is-off", "beta"])?;
+    ensure!(word.status.code() == Some(1), "a guest that is well was recovered: {word}");
+    ensure!(witness.is_well()?.boot(0)? == 1, "the guest was booted anew");
     Ok(())
 }
 

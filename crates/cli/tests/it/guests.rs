@@ -106,6 +106,15 @@ fn similar_names_are_offered() {
     "#);
     let other = lab.run(&["show", "mial"]);
     assert!(other.err.contains("did you mean `mail`?"), "{other}");
+    assert_snapshot!(lab.run(&["show", "mail"]), @r#"
+    exit code: 1
+    ----- stdout -----
+    ----- stderr -----
+    error: guest `mail` is not here but on `beta`, where it is running
+
+    help: say it there; to bring it here, type on `beta`: `whimbrel migrate mail HOST`
+    code: guest/not-found
+    "#);
     let far = lab.run(&["stop", "7"]);
     assert!(!far.err.contains("did you mean"), "{far}");
     let json = lab.run(&["--json", "start", "wbe1"]);

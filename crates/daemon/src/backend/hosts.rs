@@ -77,9 +77,10 @@ fn free(memory: &whimbrel_model::facts::MemoryFacts) -> u64 {
 
 pub(super) async fn relocation(daemon: &Daemon) -> Relocation {
     let config = daemon.config();
+    let address = Some(config.relocation.address).filter(|address| !address.is_unspecified());
     Relocation {
         is_enabled: daemon.peers.is_open().await,
-        addresses: vec![config.relocation.address.to_string()],
+        addresses: address.iter().map(ToString::to_string).collect(),
         port: config.relocation.port,
         hosts_allow: config.relocation.hosts_allow.patterns().map(str::to_owned).collect(),
     }
@@ -156,7 +157,6 @@ pub(super) async fn list(daemon: &Arc<Daemon>) -> Result<PeerList, Problem> {
 
 async fn this_host(daemon: &Daemon) -> Peer {
     let memory = daemon.memory.facts();
-    let config = daemon.config();
     let running =
         daemon.guests.list().iter().filter(|g| g.view().state != GuestState::Stopped).count();
     Peer {
@@ -165,7 +165,7 @@ async fn this_host(daemon: &Daemon) -> Peer {
         fingerprint: daemon.host_id().to_string(),
         fingerprint_words: daemon.identity.words(),
         pair_words: None,
-        addresses: vec![format!("{}:{}", config.relocation.address, config.relocation.port)],
+        addresses: daemon.peers.addresses_here().await.iter().map(ToString::to_string).collect(),
         is_reachable: true,
         problem: None,
         is_relocation_enabled: Some(daemon.peers.is_open().await),
@@ -175,6 +175,11 @@ async fn this_host(daemon: &Daemon) -> Peer {
         guest_running_count: u32::try_from(running).ok(),
         round_trip_us: None,
     }
+}
+
+/// `whimbrel 0.1.0` is the software; its version is asked for.
+fn version_of(software: &str) -> &str {
+    software.strip_prefix("whimbrel ").unwrap_or(software)
 }
 
 async fn peer(daemon: &Daemon, host: HostId) -> Peer {
@@ -201,7 +206,7 @@ async fn peer(daemon: &Daemon, host: HostId) -> Peer {
         problem: answer.as_ref().err().cloned(),
         // It answers only while it lets guests in.
         is_relocation_enabled: status.map(|_| true),
-        version: status.map(|status| status.software.clone()),
+        version: status.map(|status| version_of(&status.software).to_owned()),
         engine: status.map(|status| status.engine.clone()),
         memory_free_bytes: status.map(|status| status.memory_free.0),
         guest_running_count: status.map(|status| status.guest_count),

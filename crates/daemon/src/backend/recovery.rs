@@ -8,7 +8,9 @@
 
 use super::moves::{guest_name, target};
 use crate::daemon::Daemon;
-use crate::guests::{GuestHandle, GuestTask, Order, Papers, Statement};
+use crate::guests::{
+    GuestError, GuestHandle, GuestTask, GuestView, NOTHING_TO_RECOVER, Order, Papers, Statement,
+};
 use crate::http::Caller;
 use crate::ownership::Ownership;
 use crate::story::About;
@@ -25,7 +27,6 @@ use whimbrel_link::wire::WhoOwns;
 use whimbrel_model::id::{GuestId, HostId};
 
 whimbrel_model::codes! {
-    NOTHING_TO_RECOVER = "recover/nothing-to-do": "The guest is not in doubt, or the statement changes nothing.";
     OTHER_HOST = "recover/other-host": "A guest can be recovered only on the host that is asked.";
     NO_FENCE = "recover/no-fence": "No fence command is configured.";
     FENCE_FAILED = "recover/fence-failed": "The fence command did not say that the host is off.";
@@ -111,6 +112,16 @@ fn what_could_be_said(daemon: &Daemon, guest: &str, host: &str) -> Vec<Choice> {
 }
 
 /// Takes a person's word, or a fence command's, that a host is off.
+/// Refuses to recover a guest that is well here: what came of it would be a start from its disks.
+fn must_be_in_need(view: &GuestView) -> Result<(), Problem> {
+    let state = view.state;
+    let is_open = matches!(state, GuestState::InDoubt | GuestState::Leaving | GuestState::Arriving);
+    if view.engine.is_none() || is_open {
+        return Ok(());
+    }
+    Err(GuestError::NotInDoubt { guest: guest_name(view), state }.into())
+}
+
 pub(super) async fn recover(
     daemon: Arc<Daemon>,
     caller: Caller,
@@ -126,6 +137,10 @@ pub(super) async fn recover(
         ));
     }
     let subject = find(&daemon, &guest).await?;
+    if let Subject::Here(handle) = &subject {
+        // Before anything is fenced for nothing.
+        must_be_in_need(&handle.view())?;
+    }
     let (host, off) = match (&request.is_off, &request.fence) {
         (Some(off), _) => (target(&daemon, off)?.host, off),
         (None, Some(off)) => {

@@ -44,6 +44,13 @@ impl GuestTask {
     pub(super) async fn order_recover(&mut self, statement: Statement) -> Result<(), Problem> {
         let Statement::IsOff { host } = statement;
         let off = self.daemon.peers.name_of(host);
+        // What comes of the word is a start from the disks. A guest that is well here would lose
+        // its memory by it, and win nothing.
+        let is_well = self.ownership.machine().may_run() && !self.ownership.is_in_doubt();
+        if self.engine.is_some() && is_well {
+            let guest = self.name().to_string();
+            return Err(GuestError::NotInDoubt { guest, state: self.state() }.into());
+        }
         self.story_warn(format!("an operator states that `{off}` is off"));
         if self.may_resume_safely().await {
             let resumed = self.pass_the_door_by_word(&[host], Then::Resume).await;

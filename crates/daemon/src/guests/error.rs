@@ -18,6 +18,7 @@ whimbrel_model::codes! {
     ID_TAKEN = "guest/id-taken": "Another guest of this host has this uuid.";
     NO_MEMORY = "guest/not-enough-memory": "The host has not enough free memory for the guest.";
     OWNED_ELSEWHERE = "ownership/owned-elsewhere": "Another host owns the guest, or a disk of it.";
+    NOTHING_TO_RECOVER = "recover/nothing-to-do": "The guest is not in doubt, or the statement changes nothing.";
     IN_DOUBT = "ownership/in-doubt": "Who owns the guest is not known, so it is not started.";
     NOT_MOVING = "migration/none": "The guest is not being moved.";
     TOO_LATE = "migration/too-late": "The guest has been handed over already, so the migration cannot be cancelled.";
@@ -53,6 +54,8 @@ pub(crate) enum GuestError {
     OwnedElsewhere { guest: String, owner: String, epoch: u64 },
     #[error("it is not known who owns guest `{guest}`: {why}")]
     InDoubt { guest: String, why: String },
+    #[error("guest `{guest}` is {state} here, and not in doubt")]
+    NotInDoubt { guest: String, state: GuestState },
     #[error("guest `{guest}` is not being moved")]
     NotMoving { guest: String },
     #[error("guest `{guest}` has been handed over to `{target}` already")]
@@ -79,6 +82,7 @@ impl Remedy for GuestError {
             GuestError::NoMemory { .. } => NO_MEMORY,
             GuestError::OwnedElsewhere { .. } => OWNED_ELSEWHERE,
             GuestError::InDoubt { .. } => IN_DOUBT,
+            GuestError::NotInDoubt { .. } => NOTHING_TO_RECOVER,
             GuestError::NotMoving { .. } => NOT_MOVING,
             GuestError::TooLate { .. } => TOO_LATE,
             GuestError::DiskOfOther { .. } => DISK_OF_OTHER,
@@ -98,6 +102,7 @@ impl Remedy for GuestError {
             | GuestError::IdTaken { .. }
             | GuestError::NoMemory { .. }
             | GuestError::OwnedElsewhere { .. }
+            | GuestError::NotInDoubt { .. }
             | GuestError::NotMoving { .. }
             | GuestError::TooLate { .. }
             | GuestError::DiskOfOther { .. }
@@ -137,6 +142,9 @@ impl Remedy for GuestError {
             ),
             GuestError::InDoubt { guest, .. } => {
                 format!("`whimbrel recover {guest}` shows what each host knows and what to do")
+            }
+            GuestError::NotInDoubt { guest, .. } => {
+                format!("see what each host knows with `whimbrel recover {guest}`")
             }
             GuestError::NotMoving { guest } => {
                 format!("see where it is: `whimbrel show {guest}`")

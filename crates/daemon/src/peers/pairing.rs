@@ -80,13 +80,7 @@ impl Peers {
         if !wanted.is_empty() {
             return wanted.iter().map(parse).collect();
         }
-        let mut found = if listen.ip().is_unspecified() {
-            whimbrel_host::machine::addresses()
-        } else {
-            vec![listen.ip()]
-        };
-        // A socket of IPv4 does not answer IPv6; the other way round it does.
-        found.retain(|ip| ip.is_ipv4() || listen.is_ipv6());
+        let mut found = self.addresses_here().await;
         found.truncate(pairing::ADDRESSES_MAX);
         if found.is_empty() {
             return Err(Problem::new(
@@ -96,7 +90,19 @@ impl Peers {
                 "give it one, or name one: `whimbrel host invite --address ADDRESS`",
             ));
         }
-        Ok(found.into_iter().map(|ip| SocketAddr::new(ip, listen.port())).collect())
+        Ok(found)
+    }
+
+    /// Where other hosts find this one: the address it listens at, or every one it has.
+    pub(crate) async fn addresses_here(&self) -> Vec<SocketAddr> {
+        let listen = self.settings.lock().await.address;
+        if !listen.ip().is_unspecified() {
+            return vec![listen];
+        }
+        let mut found = whimbrel_host::machine::addresses();
+        // A socket of IPv4 does not answer IPv6; the other way round it does.
+        found.retain(|ip| ip.is_ipv4() || listen.is_ipv6());
+        found.into_iter().map(|ip| SocketAddr::new(ip, listen.port())).collect()
     }
 
     async fn introduction(&self) -> Introduction {
