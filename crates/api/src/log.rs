@@ -33,6 +33,8 @@ pub struct LogLine {
     pub level: Level,
     /// The guest it is about.
     pub guest: Option<String>,
+    /// That guest's uuid: a name may be another guest's by now.
+    pub guest_uuid: Option<String>,
     /// The migration it is about.
     pub migration: Option<String>,
     /// The code of the problem it tells, if it tells one.

@@ -61,6 +61,7 @@ pub(crate) async fn run(cx: &mut Context, args: ConsoleArgs) -> Done {
         escape: args.escape,
         query,
         keys,
+        held: Vec::new(),
         tail: Tail::default(),
         is_attached: false,
     };
@@ -106,6 +107,8 @@ struct Session<'a> {
     query: ConsoleQuery,
     /// What is typed; none without a terminal.
     keys: Option<mpsc::Receiver<Bytes>>,
+    /// What was typed while the guest was on its way: it hears it when it is there.
+    held: Vec<Bytes>,
     /// The end of what was shown.
     tail: Tail,
     /// Whether the user was told how to leave.
@@ -171,8 +174,7 @@ impl Session<'_> {
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN_TIME_BETWEEN) => {}
-                () = left(&mut self.keys, self.escape, self.query.read_only) => return Ok(None),
-                () = self.cx.interrupts.next() => return Ok(None),
+                () = self.left() => return Ok(None),
             }
         }
     }
@@ -184,6 +186,9 @@ impl Session<'_> {
         let (reader, writer) = tokio::io::split(stream);
         let mut frames: FrameReader<ReadHalf<S>> = FrameReader::new(reader);
         let typed = type_in(writer);
+        for keys in self.held.drain(..) {
+            drop(typed.try_send(keys));
+        }
         // Until the daemon says `Live`, what comes may have been shown before.
         let mut scrollback = Some(Vec::new());
         loop {
@@ -217,6 +222,23 @@ impl Session<'_> {
             }
             if self.cx.printer.is_out_closed() {
                 return Over::Left;
+            }
+        }
+    }
+
+    /// Returns once the user leaves. What is typed until then is held.
+    async fn left(&mut self) {
+        loop {
+            let keys = tokio::select! {
+                keys = next_keys(&mut self.keys) => keys,
+                () = self.cx.interrupts.next() => return,
+            };
+            let is_read_only = self.query.read_only;
+            if self.escape.find(&keys, is_read_only).is_some() {
+                return;
+            }
+            if !is_read_only && self.held.len() < KEYS_QUEUE_MAX {
+                self.held.push(keys);
             }
         }
     }
@@ -279,16 +301,6 @@ async fn next_keys(keys: &mut Option<mpsc::Receiver<Bytes>>) -> Bytes {
             None => std::future::pending().await,
         },
         None => std::future::pending().await,
-    }
-}
-
-/// Returns once the user leaves.
-async fn left(keys: &mut Option<mpsc::Receiver<Bytes>>, escape: Escape, is_read_only: bool) {
-    loop {
-        let keys = next_keys(keys).await;
-        if escape.find(&keys, is_read_only).is_some() {
-            return;
-        }
     }
 }
 

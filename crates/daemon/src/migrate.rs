@@ -187,6 +187,8 @@ pub(crate) struct Planned {
     pub(crate) plan: Plan,
     /// Both engines can do it.
     pub(crate) has_multifd_zstd: bool,
+    /// What the way to the target carries, in bytes a second; none: not measured.
+    pub(crate) rate: Option<Bytes>,
 }
 
 impl GuestTask {

@@ -5,6 +5,10 @@
 //!
 //! Everybody is asked at once, and nobody waits for a host that is down.
 
+mod follow;
+
+pub(crate) use follow::follow;
+
 use crate::daemon::Daemon;
 use crate::guests::Papers;
 use crate::http::ConsoleStream;

@@ -7,6 +7,8 @@
 //! one, and talk about a handoff it is part of; everything it sends has passed the limits of the
 //! wire types, and nothing it says changes who owns a guest except through the machine.
 
+mod log;
+
 use crate::backend;
 use crate::daemon::Daemon;
 use crate::guests::{GuestEvent, GuestTask};
@@ -14,13 +16,12 @@ use crate::http::Caller;
 use crate::migrate::{self, Call, Incoming, answer_facts};
 use crate::neighbours::Keepsake;
 use crate::ownership::Ownership;
-use crate::story::{About, from_unix_ms};
+use crate::story::About;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use whimbrel_api::Problem;
 use whimbrel_api::console::ConsoleQuery;
 use whimbrel_handoff::ownership::{Answer, EngineView};
-use whimbrel_host::store::EventFilter;
 use whimbrel_link::carrier::Control;
 use whimbrel_link::conn::{FrameError, Incoming as Asked, Responder};
 use whimbrel_link::listener::{Arrival, CarryArrival, PairArrival};
@@ -40,6 +41,7 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, mut arrivals: mpsc::Receiver<Arri
             match arrival {
                 Arrival::Carry(arrival) => adopt(&daemon, arrival).await,
                 Arrival::Pair(arrival) => pair(&daemon, arrival).await,
+                Arrival::Refused(line) => daemon.story.warn(&About::default(), line),
                 Arrival::Peer(stream) => {
                     let hello = Hello::ours(daemon.name.clone());
                     // What was not understood has been told to the peer, which has the problem.
@@ -95,7 +97,7 @@ async fn answer(daemon: &Arc<Daemon>, asked: Asked) {
             None => responder.problem(&nothing_certain(query.guest).into()).await,
         },
         Request::Handoff(opening) => handoff(daemon, opening, responder).await,
-        Request::Log(query) => log(daemon, query, responder).await,
+        Request::Log(query) => log::log(daemon, query, responder).await,
         Request::Guests => {
             let json = serde_json::to_vec(&backend::own_guests(daemon).await);
             responder.document(json.expect("guests are JSON")).await
@@ -108,6 +110,7 @@ async fn answer(daemon: &Arc<Daemon>, asked: Asked) {
                 None => responder.problem(&no_report(handoff).into()).await,
             }
         }
+        Request::Measure => responder.measure().await,
         Request::Unpair => match daemon.peers.unpaired_by(responder.peer()).await {
             Ok(()) => responder.done().await,
             Err(problem) => responder.problem(&problem.into()).await,
@@ -130,6 +133,7 @@ fn name(request: &Request) -> &'static str {
         Request::Papers => "papers",
         Request::Report(_) => "report",
         Request::Unpair => "unpair",
+        Request::Measure => "measure",
     }
 }
 
@@ -206,28 +210,6 @@ async fn papers(daemon: &Arc<Daemon>, responder: Responder) -> Result<(), FrameE
         }
     }
     lines.end().await
-}
-
-async fn log(
-    daemon: &Arc<Daemon>,
-    query: wire::LogQuery,
-    responder: Responder,
-) -> Result<(), FrameError> {
-    let filter = EventFilter {
-        guest: query.guest,
-        since: (query.since_ms > 0).then(|| from_unix_ms(query.since_ms)),
-        ..EventFilter::default()
-    };
-    match daemon.story.read(filter).await {
-        Ok(found) => {
-            let mut lines = responder.lines();
-            for line in found {
-                lines.send(serde_json::to_vec(&line).expect("a line is JSON")).await?;
-            }
-            lines.end().await
-        }
-        Err(error) => responder.problem(&whimbrel_model::problem::Problem::from(&error)).await,
-    }
 }
 
 async fn console(

@@ -6,7 +6,7 @@
 use crate::backend::Front;
 use crate::daemon::{ConfigFile, Daemon};
 use crate::error::StartError;
-use crate::guests::{GuestHandle, GuestTask, Held, Order, Papers};
+use crate::guests::{GuestTask, Held, Papers};
 use crate::http::{self, Caller, Socket};
 use crate::neighbours;
 use crate::ownership::Ownership;
@@ -167,22 +167,6 @@ async fn take_up_guests(daemon: &Arc<Daemon>) -> Result<(), Problem> {
         let open = taken.iter().filter_map(|taken| taken.handoff).collect();
         end_forgotten_carriers(daemon.layout(), &open).await?;
     }
-    for Taken { handle, .. } in taken {
-        let view = handle.view();
-        let wanted = view.papers.as_ref().is_some_and(|papers| papers.guest.autostart);
-        if daemon.is_new_boot() && wanted && view.engine.is_none() {
-            let daemon = daemon.clone();
-            tokio::spawn(async move {
-                let caller = Caller { uid: 0 };
-                if let Err(problem) = handle.order(Order::Start { caller }).await {
-                    let papers = handle.view().papers.clone();
-                    let guest = papers.map(|papers| (papers.id, papers.guest.name.clone()));
-                    let about = About { guest, ..About::default() };
-                    daemon.story.problem(&about, &problem.into());
-                }
-            });
-        }
-    }
     Ok(())
 }
 
@@ -229,7 +213,6 @@ fn silent() -> Problem {
 
 /// A guest that has its task.
 struct Taken {
-    handle: GuestHandle,
     /// The handoff that is open.
     handoff: Option<HandoffId>,
     /// Its engine does not answer, so nothing was decided, and a handoff may be open.
@@ -283,7 +266,7 @@ async fn take_up(daemon: Arc<Daemon>, id: GuestId, row: Option<GuestRow>) -> Opt
     let handoff = ownership.machine().handoff().map(|handoff| handoff.id);
     let is_elsewhere = matches!(ownership.machine().state, State::Elsewhere { .. });
     let (handle, ends) = daemon.guests.enter(id);
-    let mut task = GuestTask::new(daemon, handle.clone(), ends?, papers, ownership);
+    let mut task = GuestTask::new(daemon, handle, ends?, papers, ownership);
     if let Some(instance) = found {
         task.engine = Some(Held::found(&task, instance).await);
         task.has_held_engine = true;
@@ -292,5 +275,5 @@ async fn take_up(daemon: Arc<Daemon>, id: GuestId, row: Option<GuestRow>) -> Opt
         task.forget_papers().await;
     }
     tokio::spawn(task.begin(effects));
-    Some(Taken { handle, handoff, is_mute })
+    Some(Taken { handoff, is_mute })
 }

@@ -100,6 +100,7 @@ pub(crate) fn line(row: &EventRow) -> LogLine {
         host: row.host.clone(),
         level: level(&row.level),
         guest: row.guest_name.clone(),
+        guest_uuid: row.guest.map(|guest| guest.to_string()),
         migration: row.handoff.map(|handoff| handoff.to_string()),
         code: row.code.clone(),
         caller_uid: row.actor_uid,

@@ -4,7 +4,7 @@
 //! One connection, one request, from either side.
 //!
 //! ```text
-//!   Dialer::connect -> Connection -> ping | facts | who_owns | guests | unpair
+//!   Dialer::connect -> Connection -> ping | facts | who_owns | guests | unpair | measure
 //!                                    log -> Lines, console -> ByteStream, handoff -> HandoffStream
 //!   PeerStream -> Incoming::receive -> (Request, Responder) -> one answer, or one of the streams
 //! ```
@@ -15,6 +15,7 @@
 mod client;
 mod error;
 mod handoff;
+mod measure;
 mod server;
 mod socket;
 #[cfg(test)]
@@ -41,7 +42,7 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// How long a peer may take to say who it is and what it wants.
 pub const REQUEST_MAX: Duration = Duration::from_secs(5);
 
-/// The bytes of a console, in both directions.
+/// The bytes behind an answer, in both directions: of a console, or of a measurement.
 #[derive(Debug)]
 pub struct ByteStream {
     /// What came right behind the last frame.

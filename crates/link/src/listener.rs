@@ -71,6 +71,8 @@ pub enum Arrival {
     Peer(PeerStream),
     Carry(CarryArrival),
     Pair(PairArrival),
+    /// Somebody was turned away: who and why, in one line for the log.
+    Refused(String),
 }
 
 /// A channel of a migration, not one byte of it read. Who sent it is not known yet: the carrying
@@ -232,16 +234,24 @@ impl Shared {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         let place = match self.gate.enter(from.ip()) {
             Ok(place) => place,
-            Err(refusal) => return self.refusals.log(from, &refusal),
+            Err(refusal) => return self.refuse(from, &refusal),
         };
         let shared = self.clone();
         tokio::spawn(async move {
             match shared.receive(tcp, from, place).await {
                 // The receiver is gone only when the daemon ends.
                 Ok(arrival) => _ = shared.arrivals.send(arrival).await,
-                Err(refusal) => shared.refusals.log(from, &refusal),
+                Err(refusal) => shared.refuse(from, &refusal),
             }
         });
+    }
+
+    /// Says so in one line. A flood is counted instead, and holds nobody up.
+    fn refuse(&self, from: SocketAddr, refusal: &Refusal) {
+        if let Some(line) = self.refusals.line(from, refusal) {
+            // Where the queue is full the daemon has better things to do.
+            let _ = self.arrivals.try_send(Arrival::Refused(line));
+        }
     }
 
     async fn receive(

@@ -75,6 +75,8 @@ pub enum Request {
     Report(HandoffId),
     /// The papers of every guest that the peer owns.
     Papers,
+    /// How fast is the way to you?
+    Measure,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

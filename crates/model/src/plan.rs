@@ -251,3 +251,5 @@ impl Finding {
 
 #[cfg(test)]
 mod tests;
+
+pub use forecast::compression_pays;

@@ -255,6 +255,7 @@ pub(crate) fn log_line(at_ms: u64, host: &str, text: &str) -> LogLine {
         host: host.into(),
         level: Level::Info,
         guest: None,
+        guest_uuid: None,
         migration: None,
         code: None,
         caller_uid: None,

@@ -71,20 +71,28 @@ pub(super) async fn follow_log(
     // Subscribed before the old lines are read: a line may come twice, but none is missed.
     let news = live(daemon);
     let page = log(daemon, query).await?;
-    let last = page.lines.last().cloned();
+    let guest = match &query.guest {
+        Some(name) => Some(guest_in_log(daemon, name).await?),
+        None => None,
+    };
+    let of_peers = match guest {
+        Some(guest) => peers_view::follow(daemon, guest, &page.lines).map(Event::Log).boxed(),
+        None => stream::empty().boxed(),
+    };
+    let last = page.lines.iter().rfind(|line| line.host == daemon.name.as_str()).cloned();
     let old = stream::iter(page.lines.into_iter().map(Event::Log));
-    let wanted = query.guest.clone();
+    let wanted = guest.map(|guest| guest.to_string());
     let news = news.filter_map(move |event| {
         let keep = match &event {
             Event::Log(line) => {
-                Some(line) != last.as_ref() && (wanted.is_none() || line.guest == wanted)
+                Some(line) != last.as_ref() && (wanted.is_none() || line.guest_uuid == wanted)
             }
             Event::Missed(_) => true,
             _ => false,
         };
         std::future::ready(keep.then_some(event))
     });
-    Ok(old.chain(news).boxed())
+    Ok(old.chain(stream::select(news, of_peers)).boxed())
 }
 
 pub(super) async fn follow(

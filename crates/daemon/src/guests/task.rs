@@ -546,8 +546,19 @@ impl GuestTask {
             None if desired == Some(Desired::Running) && !self.daemon.is_new_boot() => {
                 self.on_end(End::EngineLost).await;
             }
+            None if self.starts_with_host() => {
+                self.story("the host has booted, and `autostart` starts the guest");
+                if let Err(problem) = self.start_through_the_door().await {
+                    self.story_problem(&problem);
+                }
+            }
             None => {}
         }
+    }
+
+    fn starts_with_host(&self) -> bool {
+        let wants = self.papers.as_ref().is_some_and(|papers| papers.guest.autostart);
+        wants && self.daemon.is_new_boot()
     }
 
     /// What everybody else sees of the guest just now.

@@ -26,6 +26,7 @@ use whimbrel_model::id::{GuestId, HostName};
 use whimbrel_model::passport::Passport;
 use whimbrel_model::plan::{self, Finding, Forecast, Question, Severity, Side, Span};
 use whimbrel_model::run_state::RunState;
+use whimbrel_model::units::Bytes;
 
 /// What the target answers: its own facts and those about the guest, each in its own format.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ struct Answer {
 }
 
 const VERSION: u32 = 1;
+
+/// What is not known by then stays unknown: a plan is quick.
+const MEASURE_MAX: Duration = Duration::from_secs(2);
 
 /// Asks both hosts and judges.
 pub(crate) async fn make_plan(
@@ -65,7 +69,7 @@ pub(crate) async fn make_plan(
     });
     let can = |host: &HostFacts| host.engines.iter().any(|engine| engine.has_multifd_zstd);
     let has_multifd_zstd = !is_stop_and_copy && can(&source_host) && can(&target_host);
-    Ok(Planned { plan, has_multifd_zstd })
+    Ok(Planned { plan, has_multifd_zstd, rate: link.rate })
 }
 
 fn run_state(view: &GuestView) -> Option<RunState> {
@@ -92,7 +96,8 @@ async fn ask(
     let mut connection = dialled.map_err(|error| error.finding().to_problem())?;
     let handshake = began.elapsed();
     let address = connection.address().ip();
-    let json = connection.facts(query).await.map_err(|error: RequestError| error.problem())?;
+    let (facts, rate) = tokio::join!(connection.facts(query), measure(daemon, target));
+    let json = facts.map_err(|error: RequestError| error.problem())?;
     let answer: Answer =
         serde_json::from_slice(&json).map_err(|error| nonsense(&target.name, &error))?;
     let host =
@@ -103,10 +108,16 @@ async fn ask(
         address: Some(address),
         // TCP, TLS and the greeting: about three exchanges.
         round_trip: Some(handshake / 3),
-        rate: None,
+        rate,
         clock_ahead_ms: ahead(host.clock_unix_ms),
     };
     Ok((host, guest, link))
+}
+
+/// Measures the way to the target. A release that cannot be asked leaves it unknown.
+async fn measure(daemon: &Daemon, target: &Target) -> Option<Bytes> {
+    let measuring = async { daemon.peers.dial(target.host).await.ok()?.measure().await.ok() };
+    tokio::time::timeout(MEASURE_MAX, measuring).await.ok().flatten()
 }
 
 fn ahead(theirs: u64) -> Option<i64> {
@@ -258,12 +269,22 @@ fn forwards_taken(guest: &Guest) -> Vec<ForwardTaken> {
 }
 
 impl Planned {
+    /// Whether the engines compress what they send: worth it where the link is slower than they.
+    pub(crate) fn compresses(&self, bandwidth: Option<Bytes>) -> bool {
+        let rate = [self.rate, bandwidth].into_iter().flatten().min();
+        self.has_multifd_zstd && plan::compression_pays(rate)
+    }
+
     /// How memory would travel and why, in one line.
     pub(crate) fn carrier_reason(&self) -> String {
-        if self.has_multifd_zstd {
-            "tunnel, 2 channels with zstd: both engines can, and spare cores compress".to_owned()
-        } else {
-            "tunnel, one channel: not both engines have multifd with zstd".to_owned()
+        match self.rate {
+            Some(rate) if self.has_multifd_zstd && !self.compresses(None) => {
+                format!("tunnel, one channel: the link carries {rate}/s, more than zstd does")
+            }
+            _ if self.has_multifd_zstd => {
+                "tunnel, 2 channels with zstd: the link is slower than the compression".to_owned()
+            }
+            _ => "tunnel, one channel: not both engines have multifd with zstd".to_owned(),
         }
     }
 }

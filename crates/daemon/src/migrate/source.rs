@@ -32,7 +32,7 @@ whimbrel_model::codes! {
     CARRIER_FAILED = "migration/carrier-failed": "The process that carries the memory could not be started.";
 }
 
-/// Channels of a migration over a fast link; the engine's own compression keeps the cores busy.
+/// Channels of a migration whose engines compress: one thread for each.
 const CHANNELS: u32 = 2;
 /// How long an engine may take to answer a cancellation before its sockets are closed.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
@@ -88,8 +88,8 @@ impl GuestTask {
         if let Some(problem) = planned.plan.problem() {
             return self.refuse_journey(problem.into()).await;
         }
-        let has_multifd = planned.has_multifd_zstd;
-        let channels = order.channels.unwrap_or(if has_multifd { CHANNELS } else { 1 });
+        let compresses = planned.compresses(order.bandwidth);
+        let channels = order.channels.unwrap_or(if compresses { CHANNELS } else { 1 });
         let offer = match self.offer_papers(&order, channels) {
             Ok(offer) => offer,
             Err(problem) => return self.refuse_journey(problem).await,

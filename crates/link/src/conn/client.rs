@@ -215,8 +215,17 @@ impl Connection {
         Ok(Lines { connection: self })
     }
 
-    pub async fn console(mut self, query: ConsoleQuery) -> Result<ByteStream, RequestError> {
-        let answer = self.ask(&Request::Console(query)).await?;
+    pub async fn console(self, query: ConsoleQuery) -> Result<ByteStream, RequestError> {
+        self.bytes(&Request::Console(query)).await
+    }
+
+    pub(super) fn host(&self) -> &HostName {
+        &self.host
+    }
+
+    /// Asks for something after which the connection carries bytes of no frame.
+    pub(super) async fn bytes(mut self, request: &Request) -> Result<ByteStream, RequestError> {
+        let answer = self.ask(request).await?;
         self.expect_done(answer)?;
         let (stream, first) = self.reader.into_parts();
         Ok(ByteStream { first, stream })

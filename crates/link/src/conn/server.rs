@@ -139,7 +139,11 @@ impl Responder {
     }
 
     /// Accepts to be a console.
-    pub async fn console(mut self) -> Result<ByteStream, FrameError> {
+    pub async fn console(self) -> Result<ByteStream, FrameError> {
+        self.bytes().await
+    }
+
+    pub(super) async fn bytes(mut self) -> Result<ByteStream, FrameError> {
         self.say(&Response::Done).await?;
         let (stream, first) = self.reader.into_parts();
         Ok(ByteStream { first, stream })

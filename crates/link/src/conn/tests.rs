@@ -20,6 +20,7 @@ use whimbrel_handoff::ownership::Answer;
 use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId, HostName};
 use whimbrel_model::problem::{Kind, Problem, Remedy};
 use whimbrel_model::run_state::RunState;
+use whimbrel_model::units::Bytes;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -163,6 +164,27 @@ async fn lines_are_streamed() {
             async |incoming| incoming.responder.lines().gone().await,
         )
         .await;
+}
+
+/// A way without a limit is found to be fast; a peer that announces too much is cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_is_measured() {
+    let mut hosts = Hosts::new().await;
+    let measured = hosts.both(
+        async |connection| connection.measure().await.unwrap(),
+        async |incoming| incoming.responder.measure().await.unwrap(),
+    );
+    assert!(measured.await > Bytes(1 << 20));
+    let greedy = hosts.both(
+        async |connection| {
+            let mut stream = connection.bytes(&Request::Measure).await.unwrap();
+            stream.write_u32(u32::MAX).await.unwrap();
+            stream.flush().await.unwrap();
+            stream.read_u8().await
+        },
+        async |incoming| assert!(incoming.responder.measure().await.is_err()),
+    );
+    assert!(greedy.await.is_err());
 }
 
 /// A console is bytes in both directions, also those right behind the last frame.

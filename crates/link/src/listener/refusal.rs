@@ -45,8 +45,10 @@ pub enum Refusal {
     Io(#[source] io::Error),
 }
 
-/// So many lines a second are written; the rest are counted.
-const LINES_PER_SECOND_MAX: u32 = 20;
+/// So many lines a minute are written; the rest are counted. Lines are kept, and strangers must not
+/// be able to push everything else out of the log.
+const LINES_PER_MINUTE_MAX: u32 = 20;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The log of refusals. A flood must not fill the disk.
 #[derive(Debug, Default)]
@@ -57,18 +59,20 @@ pub(super) struct Refusals {
 #[derive(Debug, Default)]
 struct State {
     count: u64,
-    second: Option<Instant>,
+    minute: Option<Instant>,
     lines: u32,
     untold: u64,
 }
 
 impl Refusals {
-    pub(super) fn log(&self, from: SocketAddr, refusal: &Refusal) {
-        let Some(untold) = self.note(Instant::now()) else { return };
-        if untold > 0 {
-            tracing::warn!(untold, "more connections were refused than were logged");
-        }
-        tracing::warn!(peer = %from, reason = chain(refusal), "refused a connection");
+    /// Returns what to write in the log, unless too much was written just now.
+    pub(super) fn line(&self, from: SocketAddr, refusal: &Refusal) -> Option<String> {
+        let untold = self.note(Instant::now())?;
+        let line = format!("refused a connection from {from}: {}", chain(refusal));
+        Some(match untold {
+            0 => line,
+            untold => format!("{line} (and {untold} others since the last line)"),
+        })
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -79,13 +83,12 @@ impl Refusals {
     fn note(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.count += 1;
-        let is_new_second =
-            state.second.is_none_or(|second| now - second >= Duration::from_secs(1));
-        if is_new_second {
-            state.second = Some(now);
+        let is_new_minute = state.minute.is_none_or(|minute| now - minute >= MINUTE);
+        if is_new_minute {
+            state.minute = Some(now);
             state.lines = 0;
         }
-        if state.lines == LINES_PER_SECOND_MAX {
+        if state.lines == LINES_PER_MINUTE_MAX {
             state.untold += 1;
             return None;
         }
@@ -98,17 +101,17 @@ impl Refusals {
 mod tests {
     use super::*;
 
-    /// Every refusal has its line, until there are too many a second; then they are counted.
+    /// Every refusal has its line, until there are too many a minute; then they are counted.
     #[test]
     fn a_flood_is_counted_instead_of_logged() {
         let refusals = Refusals::default();
         let start = Instant::now();
-        for _ in 0..LINES_PER_SECOND_MAX {
+        for _ in 0..LINES_PER_MINUTE_MAX {
             assert_eq!(refusals.note(start), Some(0));
         }
         assert_eq!(refusals.note(start), None);
         assert_eq!(refusals.note(start), None);
-        assert_eq!(refusals.note(start + Duration::from_secs(1)), Some(2));
-        assert_eq!(refusals.count(), u64::from(LINES_PER_SECOND_MAX) + 3);
+        assert_eq!(refusals.note(start + MINUTE), Some(2));
+        assert_eq!(refusals.count(), u64::from(LINES_PER_MINUTE_MAX) + 3);
     }
 }

@@ -162,6 +162,7 @@ impl Wire for Request {
                 P::Report(proto::ReportQuery { handoff: handoff.0.as_bytes().to_vec() })
             }
             Request::Papers => P::Papers(proto::PapersQuery {}),
+            Request::Measure => P::Measure(proto::Measure {}),
         };
         proto::Request { request: Some(request) }
     }
@@ -194,6 +195,7 @@ impl Wire for Request {
             P::Unpair(_) => Request::Unpair,
             P::Papers(_) => Request::Papers,
             P::Report(query) => Request::Report(handoff(&query.handoff)?),
+            P::Measure(_) => Request::Measure,
         })
     }
 }

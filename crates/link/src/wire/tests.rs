@@ -78,6 +78,7 @@ fn requests_have_these_bytes() {
     check(&Request::Unpair, "4200");
     check(&Request::Papers, "5200");
     check(&Request::Report(handoff), "4a120a10000000000000000000000000000000bb");
+    check(&Request::Measure, "5a00");
 }
 
 #[test]

@@ -144,6 +144,7 @@ async fn serve(arrival: Arrival, seen: Arc<Seen>) {
     match arrival {
         Arrival::Carry(_) => add(&seen.carried),
         Arrival::Pair(_) => add(&seen.pairings),
+        Arrival::Refused(_) => {}
         Arrival::Peer(stream) => {
             add(&seen.peers);
             let hello = Hello::ours(HostName::new("victim").unwrap());

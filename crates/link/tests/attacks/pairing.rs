@@ -44,9 +44,13 @@ impl Inviting {
     }
 
     async fn arrival(&mut self) -> PairArrival {
-        match tokio::time::timeout(PATIENCE, self.arrivals.recv()).await.unwrap().unwrap() {
-            Arrival::Pair(arrival) => arrival,
-            other => panic!("{other:?}"),
+        loop {
+            let arrival = tokio::time::timeout(PATIENCE, self.arrivals.recv());
+            match arrival.await.unwrap().unwrap() {
+                Arrival::Pair(arrival) => return arrival,
+                Arrival::Refused(_) => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! How fast the way to a peer is: found out by sending bytes for a moment.
+//!
+//! ```text
+//!   length (u32, big-endian), so many bytes  ------>
+//!                                           <------  one byte: all are here
+//!   ... a few times, then the connection closes
+//! ```
+//!
+//! Each batch begins with nothing on its way, so that nothing which waited in a buffer can look
+//! fast. The best batch counts: a host that is busy for a moment is not a slow link. What is
+//! measured is one encrypted stream, which is what memory travels in.
+
+use super::{ByteStream, Connection, FrameError, RequestError, Responder};
+use crate::wire::Request;
+use std::io;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use whimbrel_model::units::Bytes;
+
+/// Sent one after the other until it is [`ENOUGH`]: over a slow link only the first.
+const BATCHES: [usize; 5] = [256 << 10, 1 << 20, 2 << 20, 2 << 20, 2 << 20];
+/// After so long it is known well enough.
+const ENOUGH: Duration = Duration::from_millis(50);
+/// Longest that a measurement may take, on either side.
+const MEASURE_MAX: Duration = Duration::from_secs(3);
+/// The most a peer may announce at once.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+const CHUNK_BYTES: usize = 64 << 10;
+
+impl Connection {
+    /// Measures how much this way carries, in bytes a second.
+    pub async fn measure(self) -> Result<Bytes, RequestError> {
+        let host = self.host().clone();
+        let stream = self.bytes(&Request::Measure).await?;
+        let measured = tokio::time::timeout(MEASURE_MAX, send_batches(stream)).await;
+        let silent =
+            |_| RequestError::Silent { host: host.clone(), seconds: MEASURE_MAX.as_secs() };
+        let lost = |error| RequestError::Lost { host: host.clone(), source: FrameError::Io(error) };
+        measured.map_err(silent)?.map_err(lost)
+    }
+}
+
+impl Responder {
+    /// Takes what a peer sends to find out how fast it arrives, and throws it away.
+    pub async fn measure(self) -> Result<(), FrameError> {
+        let stream = self.bytes().await?;
+        let late = |_| FrameError::Io(io::ErrorKind::TimedOut.into());
+        let ended = tokio::time::timeout(MEASURE_MAX, take_batches(stream)).await;
+        ended.map_err(late)?.map_err(FrameError::Io)
+    }
+}
+
+async fn send_batches(mut stream: ByteStream) -> io::Result<Bytes> {
+    let chunk = vec![0; CHUNK_BYTES];
+    let began = Instant::now();
+    let mut best = 0;
+    for bytes in BATCHES {
+        let batch_began = Instant::now();
+        stream.write_u32(u32::try_from(bytes).expect("a batch is small")).await?;
+        for _ in 0..bytes / CHUNK_BYTES {
+            stream.write_all(&chunk).await?;
+        }
+        stream.flush().await?;
+        stream.read_u8().await?;
+        best = best.max(rate(bytes, batch_began.elapsed()));
+        if began.elapsed() > ENOUGH {
+            break;
+        }
+    }
+    stream.shutdown().await?;
+    Ok(Bytes(best))
+}
+
+fn rate(bytes: usize, took: Duration) -> u64 {
+    let bytes = u128::try_from(bytes).expect("no batch is that large");
+    u64::try_from(bytes * 1_000_000 / took.as_micros().max(1)).unwrap_or(u64::MAX)
+}
+
+async fn take_batches(mut stream: ByteStream) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    for _ in BATCHES {
+        // A peer that knows enough closes the connection.
+        let Ok(length) = stream.read_u32().await else { return Ok(()) };
+        let mut left = usize::try_from(length).unwrap_or(usize::MAX);
+        if left > BATCH_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        while left > 0 {
+            let most = left.min(CHUNK_BYTES);
+            let read = stream.read(&mut chunk[..most]).await?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            left -= read;
+        }
+        stream.write_u8(1).await?;
+        stream.flush().await?;
+    }
+    Ok(())
+}
