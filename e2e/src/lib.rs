@@ -10,6 +10,7 @@
 
 pub mod apt;
 pub mod bench;
+pub mod bootable;
 pub mod command;
 pub mod cpio;
 pub mod demo;
@@ -23,4 +24,5 @@ pub mod scene;
 pub mod setting;
 pub mod soak;
 pub mod stories;
+pub mod terminal;
 pub mod witness;

@@ -39,6 +39,12 @@ pub struct Cast {
     pub words: String,
     /// Further keys at the top of the guest file.
     pub keys: String,
+    /// What it boots, where it is not the kernel that the engine loads: a `[boot]` table.
+    pub boot: Option<String>,
+    /// Tables of further disks, before the usual two.
+    pub disks: String,
+    /// Tables of its networks.
+    pub networks: String,
 }
 
 impl Scene {
@@ -126,6 +132,9 @@ impl Cast {
             memory_mib: 192,
             words: String::new(),
             keys: String::new(),
+            boot: None,
+            disks: String::new(),
+            networks: "[[network]]\nbridge = \"br0\"\n".to_owned(),
         }
     }
 
@@ -148,18 +157,28 @@ impl Cast {
         self
     }
 
-    fn file(&self) -> String {
-        let Cast { name, address, memory_mib, words, keys } = self;
+    /// What its kernel is told.
+    pub fn command_line(&self) -> String {
+        let Cast { address, words, .. } = self;
         let [.., last] = address.octets();
+        format!("console=ttyS0 quiet witness.ip={address}/24 witness.seed={last}{words}")
+    }
+
+    fn file(&self) -> String {
+        let Cast { name, memory_mib, keys, disks, networks, .. } = self;
+        let boot = self.boot.clone().unwrap_or_else(|| {
+            format!(
+                "[boot]\nkernel = \"{SHARED}/vmlinuz\"\nramdisk = \"{SHARED}/witness.cpio\"\n\
+                 command_line = \"{}\"\n",
+                self.command_line()
+            )
+        });
         format!(
             r#"name = "{name}"
 memory = "{memory_mib} MiB"
 {keys}
-[boot]
-kernel = "{SHARED}/vmlinuz"
-ramdisk = "{SHARED}/witness.cpio"
-command_line = "console=ttyS0 quiet witness.ip={address}/24 witness.seed={last}{words}"
-
+{boot}
+{disks}
 [[disk]]
 path = "{SHARED}/{name}-root.img"
 format = "raw"
@@ -168,9 +187,7 @@ format = "raw"
 path = "{SHARED}/{name}-swap.qcow2"
 format = "qcow2"
 
-[[network]]
-bridge = "br0"
-"#
+{networks}"#
         )
     }
 }

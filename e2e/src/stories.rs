@@ -3,11 +3,14 @@
 
 //! The stories: each a test that reads as what happens to a guest.
 
+mod boot;
 mod crash;
 mod image;
 mod lab;
 mod life;
+mod log;
 mod migrate;
+mod moves;
 mod recover;
 mod refusals;
 mod systemd;
@@ -56,9 +59,19 @@ pub const STORIES: &[Story] = stories! {
         from_create_to_rm,
         guests_outlive_the_daemon,
         the_console_is_there,
+        one_types_others_read,
         a_guest_ends_as_its_policies_say,
         one_file_on_two_hosts,
         lists_and_logs,
+        autostart_after_a_host_boot,
+        the_engine_is_confined,
+    }
+    boot {
+        a_disk_by_bios,
+        a_disk_by_uefi,
+        an_iso,
+        a_port_leads_into_the_guest,
+        what_was_frozen_stays,
     }
     migrate {
         there_and_back,
@@ -70,6 +83,19 @@ pub const STORIES: &[Story] = stories! {
         two_at_once,
         ctrl_c_cancels,
         a_guest_that_ends_while_moving,
+    }
+    moves {
+        detached_and_watched,
+        within_a_bandwidth,
+        the_console_follows,
+        again_after_a_cut,
+        a_guest_that_reboots,
+        a_guest_that_panics,
+    }
+    log {
+        both_hosts_tell_one_story,
+        who_was_turned_away,
+        the_report_is_kept,
     }
     refusals {
         what_the_target_lacks,

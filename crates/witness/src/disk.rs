@@ -7,7 +7,7 @@
 //! that forgot, is noticed within one interval.
 
 use crate::record::{BLOCK_BYTES, Block, Found, Record, SLOTS, Slot, judge};
-use crate::state::State;
+use crate::state::{DISKS_MAX, State};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -25,11 +25,15 @@ struct Disk {
     last: Record,
 }
 
-/// Starts a thread for each disk that is there, under the names of virtio or Xen.
+/// Starts a thread for each of the first disks that are there, under the names of virtio or Xen.
+/// Those that can only be read are counted, not counted on.
 pub(crate) fn start(interval: Duration, state: &'static State) {
-    for (index, names) in [["vda", "xvda"], ["vdb", "xvdb"]].into_iter().enumerate() {
-        let exists = |name: &&str| Path::new("/dev").join(name).exists();
-        let Some(name) = names.into_iter().find(exists) else { continue };
+    let names = [["vda", "xvda"], ["vdb", "xvdb"], ["vdc", "xvdc"]];
+    let exists = |name: &&str| Path::new("/dev").join(name).exists();
+    let found = names.into_iter().filter_map(|names| names.into_iter().find(exists));
+    let (fixed, writable): (Vec<_>, Vec<_>) = found.partition(|name| is_read_only(name));
+    state.read_only_disks.store(fixed.len() as u64, Relaxed);
+    for (index, name) in writable.into_iter().take(DISKS_MAX).enumerate() {
         std::thread::spawn(move || match Disk::open(name, state) {
             Ok(disk) => disk.count(index, interval, state),
             Err(reason) => {
@@ -38,6 +42,11 @@ pub(crate) fn start(interval: Duration, state: &'static State) {
             }
         });
     }
+}
+
+fn is_read_only(name: &str) -> bool {
+    let flag = std::fs::read_to_string(format!("/sys/block/{name}/ro"));
+    flag.is_ok_and(|flag| flag.trim() == "1")
 }
 
 impl Disk {

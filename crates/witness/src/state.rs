@@ -20,6 +20,7 @@ pub(crate) struct State {
     pub(crate) memory: Memory,
     pub(crate) dirty: Mutex<Dirty>,
     pub(crate) disks: [Disk; DISKS_MAX],
+    pub(crate) read_only_disks: AtomicU64,
     problem_count: AtomicU64,
     problems: Mutex<Vec<String>>,
 }
@@ -50,6 +51,7 @@ impl State {
             memory: Memory::default(),
             dirty: Mutex::new(dirty),
             disks: Default::default(),
+            read_only_disks: AtomicU64::new(0),
             problem_count: AtomicU64::new(0),
             problems: Mutex::new(Vec::new()),
         }
@@ -83,7 +85,7 @@ impl State {
         let dirty = self.dirty();
         let mut line = format!(
             "uptime_ms={} seed={} problems={} pages={} passes={} dirtied={} memory_errors={} \
-             dirty={}:{}:{}",
+             dirty={}:{}:{} read_only_disks={}",
             self.uptime_ms(),
             self.seed,
             self.problem_count.load(Relaxed),
@@ -94,6 +96,7 @@ impl State {
             dirty.kind.name(),
             dirty.mib_per_s,
             dirty.over_mib,
+            self.read_only_disks.load(Relaxed),
         );
         for (index, disk) in self.disks.iter().enumerate() {
             let [boot, counter, errors] =

@@ -3,12 +3,14 @@
 
 //! The life of a guest on one host.
 
-use crate::lab::Lines;
+use crate::lab::ENGINE_UID;
 use crate::scene::{Cast, SOON, Scene, await_state, console_of, engines, json, state, until};
 use crate::setting::Setting;
+use crate::terminal::Terminal;
 use anyhow::{Context as _, Result, ensure};
-use std::io::Write as _;
-use std::process::Command;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
 use std::time::{Duration, Instant};
 
 /// A restarted daemon knows its guests within this time.
@@ -72,8 +74,8 @@ pub(super) fn guests_outlive_the_daemon(setting: &Setting) -> Result<()> {
     Ok(())
 }
 
-/// The console shows what was said before, takes a line, gives the answer, and lets go at Ctrl+].
-/// Without a terminal it says so.
+/// The console shows what was said before, takes a line, gives the answer, outlives the daemon, and
+/// lets go at Ctrl+]. Without a terminal it says so.
 pub(super) fn the_console_is_there(setting: &Setting) -> Result<()> {
     let scene = Scene::strangers(setting)?;
     let alpha = scene.alpha();
@@ -82,19 +84,32 @@ pub(super) fn the_console_is_there(setting: &Setting) -> Result<()> {
     ensure!(!refusal.status.success(), "a console without a terminal");
     ensure!(refusal.stderr.contains("terminal"), "no word about the terminal: {refusal}");
 
-    // script(1) gives it a terminal.
-    let typed = format!("{} console web1", setting.program()?.display());
-    let mut command = Command::new("script");
-    command.args(["-qefc", &typed, "/dev/null"]);
-    let mut child = alpha.spawn(command)?;
-    let lines = Lines::of(child.stdout.take().context("the output was asked for")?);
-    let mut keyboard = child.stdin.take().context("the input was asked for")?;
-    lines.wait_for("witness: ready", SOON).context("no scrollback")?;
-    keyboard.write_all(b"echo from the console\r")?;
-    lines.wait_for("ok from the console", SOON)?;
-    keyboard.write_all(b"\x1d")?;
-    until("Ctrl+] ends the console", SOON, || Ok(child.try_wait()?.is_some()))?;
-    Ok(())
+    let mut terminal = Terminal::whimbrel(alpha, "console web1")?;
+    terminal.shown.wait_for("witness: ready", SOON).context("no scrollback")?;
+    terminal.ask("echo from the console", "ok from the console")?;
+    alpha.kill_daemon()?;
+    alpha.start_daemon()?;
+    terminal.ask("echo after the crash", "ok after the crash")?;
+    terminal.leave()
+}
+
+/// One types, others read; who asks with `--force` takes the keyboard.
+pub(super) fn one_types_others_read(setting: &Setting) -> Result<()> {
+    let scene = Scene::strangers(setting)?;
+    let alpha = scene.alpha();
+    scene.create(alpha, &Cast::web1())?;
+    let mut first = Terminal::whimbrel(alpha, "console web1")?;
+    first.ask("echo one", "ok one")?;
+    let mut second = Terminal::whimbrel(alpha, "console web1")?;
+    second.shown.wait_for("ok one", SOON).context("a reader sees nothing")?;
+    second.type_line("echo two")?;
+    first.ask("echo three", "ok three")?;
+    second.shown.wait_for("ok three", SOON).context("a reader sees nothing more")?;
+    let typed = second.shown.so_far().iter().any(|line| line.contains("ok two"));
+    ensure!(!typed, "a second one types, too");
+    let mut third = Terminal::whimbrel(alpha, "console web1 --force")?;
+    third.ask("echo four", "ok four")?;
+    third.leave()
 }
 
 /// A guest that ends by itself does what its file says.
@@ -141,5 +156,64 @@ pub(super) fn lists_and_logs(setting: &Setting) -> Result<()> {
     ensure!(!hint.status.success() && hint.stderr.contains("web1"), "no hint: {hint}");
     let log = alpha.whimbrel(&["log", "web1"])?.ok()?;
     ensure!(!log.trim().is_empty(), "the log is empty");
+    Ok(())
+}
+
+/// After a boot of the host, guests with `autostart` run and the others do not. A daemon that only
+/// restarts starts nobody.
+pub(super) fn autostart_after_a_host_boot(setting: &Setting) -> Result<()> {
+    let scene = Scene::strangers(setting)?;
+    let alpha = scene.alpha();
+    let witness = scene.create(alpha, &Cast::web1().with_keys("autostart = true"))?;
+    scene.create(alpha, &Cast::web2())?;
+    for guest in ["web1", "web2"] {
+        alpha.whimbrel(&["stop", "--now", guest])?.ok()?;
+    }
+    alpha.stop_daemon()?;
+    alpha.start_daemon()?;
+    let is_stopped =
+        |guest| Ok::<_, anyhow::Error>(state(alpha, guest)?.as_deref() == Some("stopped"));
+    ensure!(is_stopped("web1")?, "a restart of the daemon started a guest that was stopped");
+    alpha.whimbrel(&["start", "web2"])?.ok()?;
+
+    // The power fails: everything ends at once, and the next boot has a new number.
+    alpha.kill_daemon()?;
+    for pid in engines(alpha, "web2")? {
+        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
+    }
+    let number = scene.lab.directory().join("boot_id");
+    fs::write(&number, "11111111-2222-4333-8444-555555555555\n")?;
+    alpha.show(&number, "/proc/sys/kernel/random/boot_id")?;
+    alpha.start_daemon()?;
+    let status = witness.wait().with_context(|| console_of(alpha, "web1"))?;
+    ensure!(status.boot(0)? == 2, "not its second boot: {status:?}");
+    await_state(alpha, "web1", "running")?;
+    ensure!(engines(alpha, "web2")?.is_empty(), "a guest without `autostart` was started");
+    Ok(())
+}
+
+/// The engine is nobody: an unprivileged user in no group, without capabilities, behind a filter of
+/// system calls, and it can get nothing back.
+pub(super) fn the_engine_is_confined(setting: &Setting) -> Result<()> {
+    let scene = Scene::strangers(setting)?;
+    let alpha = scene.alpha();
+    scene.create(alpha, &Cast::web1())?;
+    let engine = *engines(alpha, "web1")?.first().context("the guest has an engine")?;
+    let status = fs::read_to_string(format!("/proc/{engine}/status"))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let engine_user = vec![ENGINE_UID.to_string(); 4];
+    ensure!(field("Uid:") == engine_user && field("Gid:") == engine_user, "{status}");
+    ensure!(field("Groups:").is_empty(), "it is in groups: {status}");
+    ensure!(
+        field("CapEff:") == ["0000000000000000"] && field("CapPrm:") == field("CapEff:"),
+        "{status}"
+    );
+    ensure!(field("NoNewPrivs:") == ["1"] && field("Seccomp:") == ["2"], "{status}");
+    let line = fs::read(format!("/proc/{engine}/cmdline"))?;
+    let line = String::from_utf8_lossy(&line).replace('\0', " ");
+    ensure!(line.contains("-sandbox on,"), "{line}");
     Ok(())
 }

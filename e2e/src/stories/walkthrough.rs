@@ -4,13 +4,11 @@
 //! The chapter of 2008, typed as it was printed.
 
 use crate::disk;
-use crate::lab::Lines;
 use crate::scene::{SOON, Scene, until};
 use crate::setting::Setting;
+use crate::terminal::Terminal;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, ensure};
-use std::io::Write as _;
-use std::process::Command;
 
 /// `XenGuest1.cfg`, as its owner wrote it: two whole devices, root on the first.
 const GUEST: &str = r#"# A guest of the chapter.
@@ -38,14 +36,10 @@ pub(super) fn the_chapter_as_printed(setting: &Setting) -> Result<()> {
 
     // script(1) gives `-c` a terminal.
     alpha.xm(&["list"])?.ok()?;
-    let mut create = Command::new("script");
     let typed = format!("cd /srv/guests && {} create XenGuest1.cfg -c", alpha.xm_link().display());
-    create.args(["-qefc", &typed, "/dev/null"]);
-    let mut child = alpha.spawn(create)?;
-    let lines = Lines::of(child.stdout.take().context("the output was asked for")?);
-    lines.wait_for("witness: ready", SOON * 3)?;
-    child.stdin.take().context("the input was asked for")?.write_all(b"\x1d")?;
-    until("Ctrl+] ends the console", SOON, || Ok(child.try_wait()?.is_some()))?;
+    let console = Terminal::open(alpha, &typed)?;
+    console.shown.wait_for("witness: ready", SOON * 3)?;
+    console.leave()?;
 
     let listed = alpha.xm(&["list"])?.ok()?;
     let mut rows = listed.lines();
