@@ -266,7 +266,9 @@ async fn take_up(daemon: Arc<Daemon>, id: GuestId, row: Option<GuestRow>) -> Opt
     let handoff = ownership.machine().handoff().map(|handoff| handoff.id);
     let is_elsewhere = matches!(ownership.machine().state, State::Elsewhere { .. });
     let (handle, ends) = daemon.guests.enter(id);
+    let has_host_booted = daemon.is_new_boot();
     let mut task = GuestTask::new(daemon, handle, ends?, papers, ownership);
+    task.has_host_booted = has_host_booted;
     if let Some(instance) = found {
         task.engine = Some(Held::found(&task, instance).await);
         task.has_held_engine = true;

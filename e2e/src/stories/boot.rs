@@ -40,7 +40,8 @@ pub(super) fn an_iso(setting: &Setting) -> Result<()> {
 /// Boots through firmware, is read-only where the file says so, and moves like any other guest.
 fn boots_and_moves(setting: &Setting, medium: &Medium) -> Result<()> {
     let scene = Scene::paired(setting)?;
-    let mut cast = Cast::web1();
+    // UEFI and GRUB keep the kernel twice for a moment.
+    let mut cast = Cast::web1().with_memory(320, 32);
     let image = scene.lab.shared.join("boot.img");
     bootable::make(&scene.image, &cast.command_line(), &image)?;
     cast.boot = Some(medium.boot.to_owned());

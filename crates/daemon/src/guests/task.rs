@@ -61,6 +61,8 @@ pub(crate) struct GuestTask {
     /// This daemon has held an engine of the guest: if there is none, it died in this boot.
     pub(crate) has_held_engine: bool,
     is_edit_pending: bool,
+    /// The host has booted, and this guest was known before.
+    pub(crate) has_host_booted: bool,
     is_over: bool,
 }
 
@@ -106,6 +108,7 @@ impl GuestTask {
             has_lost_engine: false,
             has_held_engine: false,
             is_edit_pending: false,
+            has_host_booted: false,
             is_over: false,
         }
     }
@@ -558,7 +561,7 @@ impl GuestTask {
 
     fn starts_with_host(&self) -> bool {
         let wants = self.papers.as_ref().is_some_and(|papers| papers.guest.autostart);
-        wants && self.daemon.is_new_boot()
+        wants && self.has_host_booted
     }
 
     /// What everybody else sees of the guest just now.
