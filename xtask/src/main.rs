@@ -26,7 +26,8 @@ const HELP: &str = "\
   check                fast: format, clippy, tests of the pure crates
   test                 everything CI runs, with a time budget for each stage (root)
   e2e [NAME…]          stories on real QEMU, by group or name (root); `e2e --list` names them
-  crash-matrix [--quick]  every point of a migration, every fault (root)
+  crash-matrix [--quick] [--only POINT/FAULT]
+                       every point of a migration, every fault; goes on where it was (root)
   soak [--count N]     migrations back and forth, as many as asked (root)
   bench NAME           measurements: `command`, `migrate`, `micro`
   model [--full]       the state machines, checked exhaustively

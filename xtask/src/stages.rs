@@ -53,7 +53,7 @@ const TEST: &[Stage] = &[
     stage("simulation", 60, |shell| one(build::sim(shell, &["sim"]))),
     stage("mutants", 60, |shell| one(build::sim(shell, &["mutants"]))),
     on_trial(stage("fuzz smoke", 240, |shell| one(build::fuzz(shell, &["--smoke"])))),
-    on_trial(stage("end to end", 12 * 60, |shell| e2e(shell, &["run", "--except", "crash"]))),
+    on_trial(stage("end to end", 12 * 60, |shell| e2e(shell, &["run"]))),
     on_trial(stage("crash cases", 5 * 60, |shell| e2e(shell, &["crash-matrix", "--quick"]))),
 ];
 

@@ -134,5 +134,4 @@ pub(super) const POINTS: &[Point] = &[
     at(Target, "store/put_report", Phase::Runs),
     at(Target, "store/set_desired", Phase::Runs),
     at(Target, "disk/papers", Phase::Runs),
-    at(Target, "engine/run_state", Phase::Runs),
 ];

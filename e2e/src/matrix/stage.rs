@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// How long a daemon may need until it has come to its point.
 const POINT_PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a daemon may still be busy when nothing of the migration can be seen any more.
+const LAST_POINTS_MAX: Duration = Duration::from_millis(500);
+
 /// Either end of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Side {
@@ -122,6 +125,7 @@ impl Stage {
     /// Waits until the daemon stands at its point; nothing if the move ends without that.
     pub(super) fn await_point(&self, side: Side, command: &mut Child) -> Result<Option<Standing>> {
         let deadline = Instant::now() + POINT_PATIENCE;
+        let mut quiet_since = None;
         while Instant::now() < deadline {
             if let Ok((mut harness, _)) = self.listener(side).accept() {
                 harness.set_nonblocking(false)?;
@@ -132,10 +136,14 @@ impl Stage {
                 ensure!(read > 0, "a daemon came to its point and went away");
                 return Ok(Some(Standing { _harness: harness }));
             }
-            let is_over = command.try_wait()?.is_some();
-            // The target has its last points when the source has said that it is done.
-            if is_over && self.is_quiet()? {
-                return Ok(None);
+            // The target has its last points when all others think that it is over. One that has
+            // taken its plan is about to say so.
+            let is_over = command.try_wait()?.is_some() && self.is_quiet()?;
+            let since = *quiet_since.get_or_insert_with(Instant::now);
+            match is_over && !self.is_carried_out(side) {
+                true if since.elapsed() > LAST_POINTS_MAX => return Ok(None),
+                true => {}
+                false => quiet_since = None,
             }
             std::thread::sleep(Duration::from_millis(5));
         }
