@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use whimbrel_api::Problem;
 use whimbrel_host::store::{PeerRow, Store};
 use whimbrel_link::conn::{ConnectError, Connection, Dialer, PeerAddress};
@@ -54,6 +54,8 @@ struct Settings {
 pub(crate) struct PinBoard {
     rows: RwLock<BTreeMap<HostId, PeerRow>>,
     allow: RwLock<AllowedHosts>,
+    /// Something in `rows` has changed.
+    changed: watch::Sender<()>,
 }
 
 impl Pins for PinBoard {
@@ -80,6 +82,8 @@ impl PinBoard {
     fn put(&self, row: PeerRow) {
         let mut rows = self.rows.write().expect("nothing panics while it holds the pins");
         rows.insert(row.host, row);
+        drop(rows);
+        self.changed.send_replace(());
     }
 }
 
@@ -97,6 +101,7 @@ impl Peers {
         let pins = Arc::new(PinBoard {
             rows: RwLock::new(rows),
             allow: RwLock::new(relocation.hosts_allow.clone()),
+            changed: watch::Sender::new(()),
         });
         let (listener, arrivals) = Listener::new(identity.clone(), pins.clone(), Limits::default());
         let dialer = Dialer::new(identity.clone(), Hello::ours(name.clone()));
@@ -210,6 +215,16 @@ impl Peers {
             let _ = connection.unpair().await;
         }
         Ok(())
+    }
+
+    /// Returns once a host is forgotten.
+    pub(crate) async fn forgotten(&self, host: HostId) {
+        let is_forgotten =
+            |rows: &BTreeMap<HostId, PeerRow>| rows.get(&host).is_some_and(|row| row.is_forgotten);
+        let mut changed = self.pins.changed.subscribe();
+        while !self.pins.with(is_forgotten) {
+            changed.changed().await.expect("the board outlives who looks at it");
+        }
     }
 
     /// A paired host has forgotten this one, so it is forgotten here, too.

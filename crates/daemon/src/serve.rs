@@ -46,7 +46,7 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, mut arrivals: mpsc::Receiver<Arri
                     let hello = Hello::ours(daemon.name.clone());
                     // What was not understood has been told to the peer, which has the problem.
                     match Asked::receive(stream, &hello).await {
-                        Ok(asked) => answer(&daemon, asked).await,
+                        Ok(asked) => answer_if_paired(&daemon, asked).await,
                         Err(error) => tracing::warn!(%error, "a peer was not understood"),
                     }
                 }
@@ -77,6 +77,18 @@ async fn pair(daemon: &Daemon, arrival: PairArrival) {
         Err(error) => {
             daemon.story.warn(&about, format!("{from} wanted to pair: {error}"));
         }
+    }
+}
+
+/// Answers, but no longer than the two are paired: a console or a log may be open for days.
+async fn answer_if_paired(daemon: &Arc<Daemon>, asked: Asked) {
+    if asked.request == Request::Unpair {
+        return answer(daemon, asked).await;
+    }
+    let peer = asked.responder.peer();
+    tokio::select! {
+        () = answer(daemon, asked) => {}
+        () = daemon.peers.forgotten(peer) => tracing::info!(%peer, "forgotten in mid-sentence"),
     }
 }
 
