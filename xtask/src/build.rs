@@ -14,6 +14,18 @@ pub(crate) fn for_lab(shell: &Shell) -> Result<()> {
     run(&mut shell.cargo(&["build", "--quiet", "-p", "whimbrel", "-p", "e2e"]))?;
     let with_faults = ["--bin", "whimbrel-with-faults", "--features", "fault-points"];
     run(shell.cargo(&["build", "--quiet", "-p", "whimbrel"]).args(with_faults))?;
+    witness(shell)
+}
+
+/// Measures the program as it is shipped.
+pub(crate) fn bench(shell: &Shell, arguments: &[&str]) -> Result<()> {
+    run(&mut shell.cargo(&["build", "--quiet", "--release", "-p", "whimbrel", "-p", "e2e"]))?;
+    witness(shell)?;
+    let arguments = [&["bench"], arguments].concat();
+    run(&mut shell.command(shell.target().join("release/e2e"), &arguments))
+}
+
+fn witness(shell: &Shell) -> Result<()> {
     let witness = ["build", "--quiet", "-p", "whimbrel-witness", "--profile", "witness"];
     let mut build = shell.cargo(&witness);
     build.args(["--target", STATIC_TARGET]);

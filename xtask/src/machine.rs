@@ -10,18 +10,51 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A program we need, the package that has it, and what for.
+/// What a machine is to be ready for. Each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// Two hosts, and guests whose kernel the engine loads.
+    Lab,
+    /// Guests that firmware boots from media made here.
+    Stories,
+    /// What others do the same with.
+    Bench,
+}
+
+/// A program (or, by its whole path, a file) we need, the package that has it, and what for.
 struct Need {
+    purpose: Purpose,
     program: &'static str,
     package: &'static str,
     why: &'static str,
 }
 
+const fn need(
+    purpose: Purpose,
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+) -> Need {
+    Need { purpose, program, package, why }
+}
+
+const BIOS: &str = "/usr/lib/grub/i386-pc/boot.img";
+const EFI: &str = "/usr/lib/grub/x86_64-efi/moddep.lst";
+const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+
 const NEEDS: &[Need] = &[
-    Need { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "runs the guests" },
-    Need { program: "qemu-img", package: "qemu-utils", why: "makes disk images" },
-    Need { program: "ip", package: "iproute2", why: "makes the two hosts' networks" },
-    Need { program: "nft", package: "nftables", why: "blocks a port, as a firewall would" },
+    need(Purpose::Lab, "qemu-system-x86_64", "qemu-system-x86", "runs the guests"),
+    need(Purpose::Lab, "qemu-img", "qemu-utils", "makes disk images"),
+    need(Purpose::Lab, "ip", "iproute2", "makes the two hosts' networks"),
+    need(Purpose::Lab, "nft", "nftables", "blocks a port, as a firewall would"),
+    need(Purpose::Stories, "grub-mkrescue", "grub-common", "makes media that firmware boots"),
+    need(Purpose::Stories, "xorriso", "xorriso", "writes them"),
+    need(Purpose::Stories, "mformat", "mtools", "writes their EFI part"),
+    need(Purpose::Stories, BIOS, "grub-pc-bin", "boots them by BIOS"),
+    need(Purpose::Stories, EFI, "grub-efi-amd64-bin", "boots them by UEFI"),
+    need(Purpose::Stories, OVMF, "ovmf", "is the guests' UEFI"),
+    need(Purpose::Bench, "libvirtd", "libvirt-daemon-system", "is what we are compared with"),
+    need(Purpose::Bench, "virsh", "libvirt-clients", "is what we are compared with"),
 ];
 
 /// Packages that come from one source and must have one version.
@@ -48,23 +81,23 @@ pub(crate) fn require_root() -> Result<()> {
     )
 }
 
-fn missing() -> Vec<&'static Need> {
+fn missing(purpose: Purpose) -> Vec<&'static Need> {
     let path = std::env::var("PATH").unwrap_or_default();
     let places: Vec<_> = path.split(':').chain(["/usr/sbin", "/sbin"]).collect();
     let exists = |need: &&Need| places.iter().any(|dir| Path::new(dir).join(need.program).exists());
-    NEEDS.iter().filter(|need| !exists(need)).collect()
+    NEEDS.iter().filter(|need| need.purpose <= purpose && !exists(need)).collect()
 }
 
 /// Names what is missing, for those who may not install it.
 pub(crate) fn say_missing_packages() {
-    for need in missing() {
+    for need in missing(Purpose::Lab) {
         eprintln!("missing: package {} ({})", need.package, need.why);
     }
 }
 
 /// Installs what is missing. Does nothing, and asks nobody, where all is there.
-pub(crate) fn install_packages() -> Result<()> {
-    let missing = missing();
+pub(crate) fn install_packages(purpose: Purpose) -> Result<()> {
+    let missing = missing(purpose);
     if missing.is_empty() {
         return Ok(());
     }

@@ -16,6 +16,7 @@ mod stages;
 mod tidy;
 
 use anyhow::{Result, bail};
+use machine::Purpose;
 use shell::Shell;
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ const HELP: &str = "\
   crash-matrix [--quick] [--only POINT/FAULT]
                        every point of a migration, every fault; goes on where it was (root)
   soak [--count N]     migrations back and forth, as many as asked (root)
-  bench NAME           measurements: `command`, `migrate`, `micro`
+  bench NAME           measurements: `command` (beside libvirt; root), `micro`
   model [--full]       the state machines, checked exhaustively
   sim [--seeds N]      whole migrations, simulated with faults
   mutants              the code is broken on purpose: do the tests notice?
@@ -63,14 +64,13 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "test" => stages::test(&shell),
         "e2e" if rest == ["--list"] => build::e2e(&shell, &["list"]),
         "e2e" => with_lab(&shell, &[&["run"], rest.as_slice()].concat()),
-        "crash-matrix" | "soak" | "bench" => {
-            with_lab(&shell, &[&[command], rest.as_slice()].concat())
-        }
+        "crash-matrix" | "soak" => with_lab(&shell, &[&[command], rest.as_slice()].concat()),
+        "bench" => bench(&shell, &rest),
         "model" | "sim" | "mutants" => build::sim(&shell, &[&[command], rest.as_slice()].concat()),
         "fuzz" => build::fuzz(&shell, &rest),
         "gen" => references::generate(&shell, rest.contains(&"--check")),
         "deps" => dependencies::check(&shell),
-        "packages" => machine::install_packages(),
+        "packages" => machine::install_packages(Purpose::Bench),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())
@@ -82,9 +82,20 @@ fn dispatch(arguments: &[String]) -> Result<()> {
 /// Runs the end-to-end program on a machine that has what it needs.
 fn with_lab(shell: &Shell, arguments: &[&str]) -> Result<()> {
     machine::require_root()?;
-    machine::install_packages()?;
+    let is_demo = arguments.first() == Some(&"demo");
+    machine::install_packages(if is_demo { Purpose::Lab } else { Purpose::Stories })?;
     build::for_lab(shell)?;
     build::e2e(shell, arguments)
+}
+
+/// Measures: of whole commands on two hosts, or of the code that memory passes through.
+fn bench(shell: &Shell, arguments: &[&str]) -> Result<()> {
+    if arguments == ["micro"] {
+        return shell::run(&mut shell.cargo(&["bench", "--quiet", "-p", "whimbrel-pages"]));
+    }
+    machine::require_root()?;
+    machine::install_packages(Purpose::Bench)?;
+    build::bench(shell, arguments)
 }
 
 /// Shows a guest that moves; without root, what can be shown without.

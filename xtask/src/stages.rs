@@ -3,6 +3,7 @@
 
 //! `./x test` and `./x check`: stages in order of speed, each with a time budget.
 
+use crate::machine::Purpose;
 use crate::shell::{Counts, Shell, count, run};
 use crate::{build, dependencies, machine, references};
 use anyhow::{Result, bail};
@@ -63,7 +64,7 @@ pub(crate) fn check(shell: &Shell) -> Result<()> {
 
 pub(crate) fn test(shell: &Shell) -> Result<()> {
     machine::require_root()?;
-    machine::install_packages()?;
+    machine::install_packages(Purpose::Stories)?;
     all(shell, TEST)
 }
 
