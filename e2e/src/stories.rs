@@ -101,6 +101,7 @@ pub const STORIES: &[Story] = stories! {
         what_the_target_lacks,
         what_the_target_forbids,
         hosts_that_are_not_paired,
+        a_processor_that_lacks_something,
         files_with_mistakes,
     }
     recover { a_dead_host, a_false_word, a_fence }
