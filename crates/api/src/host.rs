@@ -38,6 +38,8 @@ pub struct HostInfo {
     pub memory_free_bytes: u64,
     /// What is kept for the host itself, in bytes.
     pub host_min_memory_bytes: u64,
+    /// What guests on their way here were promised, in bytes.
+    pub memory_promised_bytes: u64,
     /// Guests defined here.
     pub guest_count: u32,
     /// Guests with an engine here.

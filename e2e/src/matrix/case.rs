@@ -55,6 +55,7 @@ impl Case {
 
     /// Acts it out. Afterwards the stage is ready for the next one, unless this fails.
     pub(super) fn run(&self, stage: &mut Stage) -> Result<Verdict> {
+        stage.rest()?;
         stage.observer.forget();
         stage.plan(self.point.side, self.point.name, self.fault.action())?;
         let mut command = stage.migrate()?;

@@ -79,6 +79,7 @@ fn taps(host: &Host) -> Result<usize> {
 /// Memory that is promised to guests, beyond what the host keeps for itself.
 fn promised(host: &Host) -> Result<Option<String>> {
     let info = json(host, &["info"])?;
-    let bytes = info["memory_promised_bytes"].as_u64().unwrap_or(0);
+    let bytes = info["memory_promised_bytes"].as_u64();
+    let bytes = bytes.with_context(|| format!("no promised memory in {info}"))?;
     Ok((bytes > 0).then(|| format!("{bytes} bytes are promised on {}", host.name)))
 }

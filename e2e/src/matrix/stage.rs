@@ -3,12 +3,12 @@
 
 //! Two hosts whose daemons have fault points, and one guest that is moved again and again.
 
-use super::observer::Observer;
+use super::observer::{self, Observer};
 use crate::lab::{Host, Lab};
 use crate::scene::{CONFIG, Cast, Scene, engines, state};
 use crate::setting::Setting;
 use crate::witness::{Status, Witness};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -22,6 +22,9 @@ const POINT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a daemon may still be busy when nothing of the migration can be seen any more.
 const LAST_POINTS_MAX: Duration = Duration::from_millis(500);
+
+/// How long nothing may be passed until all is at rest.
+const REST: Duration = Duration::from_millis(300);
 
 /// Either end of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +98,25 @@ impl Stage {
 
     pub(super) fn hosts(&self) -> [&Host; 2] {
         [self.alpha(), self.beta()]
+    }
+
+    /// Waits until no daemon passes any more points: the last ones come when nothing of a
+    /// migration can be seen any more, and must not be taken for those of the next one.
+    pub(super) fn rest(&self) -> Result<()> {
+        let traces = self.hosts().map(|host| host.faults().join("trace"));
+        traces.iter().try_for_each(|trace| observer::begin_trace(trace))?;
+        let passed = || traces.iter().map(|trace| fs::read(trace).map_or(0, |text| text.len()));
+        let deadline = Instant::now() + POINT_PATIENCE;
+        let mut before = usize::MAX;
+        while Instant::now() < deadline {
+            let now = passed().sum();
+            if now == before {
+                return Ok(());
+            }
+            before = now;
+            std::thread::sleep(REST);
+        }
+        bail!("the daemons pass points without an end")
     }
 
     /// Begins to move the guest.

@@ -367,6 +367,7 @@ impl Backend for Fake {
             memory_total_bytes: 1376 << 20,
             memory_free_bytes: 700 << 20,
             host_min_memory_bytes: 256 << 20,
+            memory_promised_bytes: 0,
             guest_count: 3,
             guest_running_count: 2,
             engines: vec![EngineInfo {

@@ -49,6 +49,7 @@ pub(super) async fn info(daemon: &Arc<Daemon>) -> Result<HostInfo, Problem> {
         memory_total_bytes: memory.total.0,
         memory_free_bytes: free(&memory),
         host_min_memory_bytes: memory.host_min_memory.0,
+        memory_promised_bytes: memory.promised.0,
         guest_count: count(guests.len()),
         guest_running_count: count(running),
         engines: engine
