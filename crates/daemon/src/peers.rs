@@ -23,7 +23,7 @@ use whimbrel_link::pairing::OpenInvitation;
 use whimbrel_link::tls::{Pins, Standing};
 use whimbrel_link::wire::Hello;
 use whimbrel_model::config::Relocation;
-use whimbrel_model::config::allow::AllowedHosts;
+use whimbrel_model::config::allow::{AllowedHosts, Network};
 use whimbrel_model::id::{HostId, HostName};
 
 /// How long a paired host may take to answer a call.
@@ -56,6 +56,8 @@ pub(crate) struct PinBoard {
     allow: RwLock<AllowedHosts>,
     /// Something in `rows` has changed.
     changed: watch::Sender<()>,
+    /// Addresses in it are tried first.
+    network: RwLock<Option<Network>>,
 }
 
 impl Pins for PinBoard {
@@ -102,6 +104,7 @@ impl Peers {
             rows: RwLock::new(rows),
             allow: RwLock::new(relocation.hosts_allow.clone()),
             changed: watch::Sender::new(()),
+            network: RwLock::new(relocation.network),
         });
         let (listener, arrivals) = Listener::new(identity.clone(), pins.clone(), Limits::default());
         let dialer = Dialer::new(identity.clone(), Hello::ours(name.clone()));
@@ -127,6 +130,8 @@ impl Peers {
     ) -> Result<(), Problem> {
         *self.pins.allow.write().expect("nothing panics while it holds the list") =
             relocation.hosts_allow.clone();
+        *self.pins.network.write().expect("nothing panics while it holds the network") =
+            relocation.network;
         {
             let mut settings = self.settings.lock().await;
             settings.address = SocketAddr::new(relocation.address, relocation.port);
@@ -170,9 +175,13 @@ impl Peers {
         })
     }
 
+    /// Where a host is looked for, in this order: in the migration network first.
     pub(crate) fn addresses(&self, host: HostId) -> Vec<SocketAddr> {
         let written = self.pins.with(|rows| rows.get(&host).map(|row| row.addresses.clone()));
-        written.unwrap_or_default().iter().filter_map(|text| text.parse().ok()).collect()
+        let written = written.unwrap_or_default();
+        let known = written.iter().filter_map(|text| text.parse().ok()).collect();
+        let network = self.pins.network.read().expect("nothing panics while it holds the network");
+        preferred(known, network.as_ref())
     }
 
     /// Finds a paired host as a person names it: by its name, or by an address of it.
@@ -237,6 +246,14 @@ impl Peers {
     }
 }
 
+/// Puts the addresses in the migration network first, and keeps their order otherwise.
+fn preferred(mut addresses: Vec<SocketAddr>, network: Option<&Network>) -> Vec<SocketAddr> {
+    if let Some(network) = network {
+        addresses.sort_by_key(|address| !network.contains(address.ip()));
+    }
+    addresses
+}
+
 /// Returns how a pair is written down.
 fn row(paired: &whimbrel_link::pairing::Paired) -> PeerRow {
     PeerRow {
@@ -247,5 +264,22 @@ fn row(paired: &whimbrel_link::pairing::Paired) -> PeerRow {
         certificate: paired.certificate.clone(),
         pinned_at: SystemTime::now(),
         is_forgotten: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With a migration network its addresses come first; nothing is left out, for a host that
+    /// has none in it is still reached.
+    #[test]
+    fn the_migration_network_is_tried_first() {
+        let known: Vec<SocketAddr> = ["10.0.0.2:8002", "192.168.7.2:8002", "10.0.0.3:8002"]
+            .map(|a| a.parse().unwrap())
+            .into();
+        assert_eq!(preferred(known.clone(), None), known);
+        let network = "192.168.7.0/24".parse().unwrap();
+        assert_eq!(preferred(known.clone(), Some(&network)), [known[1], known[0], known[2]]);
     }
 }
