@@ -9,6 +9,8 @@ mod build;
 mod dependencies;
 mod machine;
 mod problems;
+#[cfg(test)]
+mod promises;
 mod references;
 mod shell;
 mod stages;

@@ -4,7 +4,6 @@
 //! Keeps the house tidy: what no compiler checks.
 
 use crate::shell::Shell;
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -213,38 +212,6 @@ fn no_module_is_forgotten() {
     assert_none(&faults);
 }
 
-/// Every promise names a test that exists, or says that it has none yet.
-#[test]
-fn promises_are_kept_by_tests() {
-    let names = test_names();
-    let mut faults = Vec::new();
-    for source in sources(&["docs/specification.md"]) {
-        for (number, line) in (1..).zip(source.text.lines()) {
-            let Some((_, tests)) = line.split_once("Test:") else { continue };
-            for name in tests.split('`').skip(1).step_by(2) {
-                let last = name.rsplit(['/', ':']).next().unwrap_or(name);
-                if !names.contains(last) {
-                    faults.push(format!("{}:{number}: no test `{name}`", source.name));
-                }
-            }
-        }
-    }
-    assert_none(&faults);
-}
-
-/// The names of all functions that could be tests.
-fn test_names() -> BTreeSet<String> {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
-    let name = |line: &str| {
-        let after = line.split_once("fn ")?.1;
-        Some(after.split(|c| !is_part(c)).next()?.to_owned())
-    };
-    sources(&[".rs"])
-        .iter()
-        .flat_map(|s| s.text.lines().filter_map(name).collect::<Vec<_>>())
-        .collect()
-}
-
 /// The checks above, checked.
 #[test]
 fn tidy_notices() {
@@ -257,6 +224,5 @@ fn tidy_notices() {
         format!("    fn declared(\n        a: u8,\n    ) -> u8;\n{}", "    x\n".repeat(99));
     assert_eq!(long_functions(&declared), []);
     assert_eq!(long_functions("fn one() {}\nfn two() {\n    x();\n}\n"), []);
-    assert!(test_names().contains("tidy_notices"));
     assert!(sources(&[".rs"]).len() > 20);
 }
