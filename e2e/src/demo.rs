@@ -15,8 +15,12 @@ use anyhow::{Context as _, Result, ensure};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// The lab's name: one demo at a time, so that a kept one can be found again.
-const NAME: &str = "demo";
+/// The lab's name: one demo at a time, so that a kept one can be found again. Stories about the demo
+/// give it another, and leave alone what a person has kept.
+fn name() -> String {
+    std::env::var("E2E_DEMO_NAME").unwrap_or_else(|_| "demo".to_owned())
+}
+
 /// How long the console is shown.
 const CONSOLE_GLIMPSE: Duration = Duration::from_secs(3);
 
@@ -25,11 +29,11 @@ pub fn demo(is_kept: bool) -> Result<()> {
     guard();
     let started = Instant::now();
     let setting = Setting::find()?;
-    if Remains::named(NAME).exist() {
+    if Remains::named(&name()).exist() {
         say("removing the hosts of an earlier demo");
     }
     say("two hosts, alpha and beta, as namespaces on one bridge");
-    let lab = Lab::named(NAME, &setting.program()?)?;
+    let lab = Lab::named(&name(), &setting.program()?)?;
     let image = setting.image()?.copy_to(&lab.shared)?;
     say("a daemon on each, with relocation enabled");
     let mut scene = Scene::furnish(lab, image)?;
@@ -54,7 +58,7 @@ pub fn demo(is_kept: bool) -> Result<()> {
     } else {
         say("cleaning up: no process, no namespace, no file stays");
         drop(scene);
-        ensure!(!Remains::named(NAME).exist(), "the demo left something behind");
+        ensure!(!Remains::named(&name()).exist(), "the demo left something behind");
     }
     say(&format!("done, in {:.0} s", started.elapsed().as_secs_f64()));
     Ok(())
@@ -143,5 +147,5 @@ fn say_how_to_talk(scene: &Scene) {
 
 /// Removes a kept demo.
 pub fn clean() {
-    Remains::named(NAME).remove();
+    Remains::named(&name()).remove();
 }

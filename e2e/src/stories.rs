@@ -5,6 +5,7 @@
 
 mod boot;
 mod crash;
+mod demo;
 mod image;
 mod lab;
 mod life;
@@ -96,6 +97,10 @@ pub const STORIES: &[Story] = stories! {
         both_hosts_tell_one_story,
         who_was_turned_away,
         the_report_is_kept,
+    }
+    demo {
+        kept_and_cleaned,
+        without_root,
     }
     refusals {
         what_the_target_lacks,

@@ -84,8 +84,9 @@ async fn live(config: &ConfigFile) -> Result<(), Problem> {
     tokio::spawn(serve::serve(daemon.clone(), arrivals));
     tokio::spawn(neighbours::watch(daemon.clone()));
     let path = daemon.api_socket();
-    let group = daemon.config().api.group.clone();
-    let socket = Socket::bind(&path, Some(&group)).map_err(|error| Problem::of(&error))?;
+    // Only root can give the socket to a group; anybody else's daemon is for that user alone.
+    let group = daemon.run_as().map(|_| daemon.config().api.group.clone());
+    let socket = Socket::bind(&path, group.as_deref()).map_err(|error| Problem::of(&error))?;
     daemon.story.info(&About::default(), "the daemon has started");
     notify("READY=1");
     let front = Arc::new(Front(daemon.clone()));

@@ -46,7 +46,10 @@ impl Own {
         let directory = std::env::temp_dir().join(format!("whimbrel-alone-{}", std::process::id()));
         fs::create_dir_all(&directory)?;
         let config = directory.join("whimbrel.toml");
-        fs::write(&config, format!("state_dir = \"{}\"\n", directory.join("state").display()))?;
+        fs::write(
+            &config,
+            format!("[host]\nstate_dir = \"{}\"\n", directory.join("state").display()),
+        )?;
         say("a daemon of your own, without root");
         let program = setting.program()?;
         let log = fs::File::create(directory.join("daemon.log"))?;
@@ -109,7 +112,7 @@ format = "raw"
 
 [[network]]
 user = true
-forward = ["tcp:127.0.0.1:{port}:7777"]
+forward = ["tcp:127.0.0.1:{port}->7777"]
 "#
     ))
 }
