@@ -133,7 +133,10 @@ impl Registry {
 
     /// Returns the guests that `host`, this one, believes to own.
     pub(crate) fn owned_by(&self, host: HostId) -> Vec<(GuestId, GuestHandle)> {
-        let is_owned = |guest: &GuestHandle| matches!(guest.view().ownership, Some(Answer::Owner { owner, .. }) if owner == host);
+        let is_owned = |guest: &GuestHandle| {
+            let answer = guest.view().ownership;
+            matches!(answer, Some(Answer::Owner { owner, .. }) if owner == host)
+        };
         let guests = self.lock();
         guests.iter().filter(|(_, g)| is_owned(g)).map(|(id, g)| (*id, g.clone())).collect()
     }

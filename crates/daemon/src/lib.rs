@@ -5,7 +5,8 @@
 //!
 //! [`run`] starts it. What all tasks share is a [`daemon::Daemon`]; each guest has a task of its
 //! own in [`guests`], which alone acts on it; [`migrate`] is what such a task does to move its
-//! guest; [`peers`], [`neighbours`] and [`serve`] talk to other hosts; [`http`] and [`backend`] to people.
+//! guest; [`peers`], [`neighbours`] and [`serve`] talk to other hosts; [`http`] and [`backend`] to
+//! people.
 
 #[macro_use]
 mod faults;

@@ -149,11 +149,7 @@ impl GuestTask {
                 Done::Quiet
             }
             Effect::PauseGuest => {
-                if let Some(held) = &self.engine {
-                    // An engine that cannot be paused is gone, and says so itself.
-                    let _ = held.instance.pause().await;
-                }
-                self.refresh_run().await;
+                self.pause_guest().await;
                 Done::Quiet
             }
             Effect::ApplyPolicy { ended } => {
@@ -171,6 +167,14 @@ impl GuestTask {
                 Done::Quiet
             }
         }
+    }
+
+    async fn pause_guest(&mut self) {
+        if let Some(held) = &self.engine {
+            // An engine that cannot be paused is gone, and says so itself.
+            let _ = held.instance.pause().await;
+        }
+        self.refresh_run().await;
     }
 
     /// Sends to the peer: over the conversation about this handoff, or, about one that is history,
