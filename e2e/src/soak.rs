@@ -40,15 +40,17 @@ pub fn soak(count: usize) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let started = Instant::now();
     let mut pauses = Vec::new();
-    let mut base = [None; 2];
+    // A daemon holds more where the guests are: odd rounds are held against an odd one.
+    let mut bases = [[None; 2]; 2];
     for round in 0..count {
         let (source, target) = (hosts[round % 2], hosts[(round + 1) % 2]);
         pauses.extend(move_all(source, target, &casts, &witnesses).with_context(|| {
             format!("round {round}: {} said: {}", source.name, source.daemon_said())
         })?);
         let held = [held_by(hosts[0])?, held_by(hosts[1])?];
-        if round == WARM {
-            base = held.map(Some);
+        let base = &mut bases[round % 2];
+        if round == WARM || round == WARM + 1 {
+            *base = held.map(Some);
         }
         println!("round {round}: {:.0} s, {held:?}", started.elapsed().as_secs_f64());
         for (base, now) in base.iter().zip(held) {
