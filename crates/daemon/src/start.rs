@@ -7,7 +7,7 @@ use crate::backend::Front;
 use crate::daemon::{ConfigFile, Daemon};
 use crate::error::StartError;
 use crate::guests::{GuestTask, Held, Papers};
-use crate::http::{self, Caller, Socket};
+use crate::http::{self, BindError, Caller, Socket};
 use crate::neighbours;
 use crate::ownership::Ownership;
 use crate::serve;
@@ -84,15 +84,28 @@ async fn live(config: &ConfigFile) -> Result<(), Problem> {
     tokio::spawn(serve::serve(daemon.clone(), arrivals));
     tokio::spawn(neighbours::watch(daemon.clone()));
     let path = daemon.api_socket();
-    // Only root can give the socket to a group; anybody else's daemon is for that user alone.
-    let group = daemon.run_as().map(|_| daemon.config().api.group.clone());
-    let socket = Socket::bind(&path, group.as_deref()).map_err(|error| Problem::of(&error))?;
+    let socket = bind(&daemon, &path).map_err(|error| Problem::of(&error))?;
     daemon.story.info(&About::default(), "the daemon has started");
     notify("READY=1");
     let front = Arc::new(Front(daemon.clone()));
     http::serve(socket, front, told_to_end(daemon.clone())).await;
     daemon.story.info(&About::default(), "the daemon ends; guests go on");
     Ok(())
+}
+
+/// Opens the API's socket, for root alone where there is no group for it.
+fn bind(daemon: &Daemon, path: &Path) -> Result<Socket, BindError> {
+    // Only root can give the socket to a group; anybody else's daemon is for that user alone.
+    let group = daemon.run_as().map(|_| daemon.config().api.group.clone());
+    let socket = match Socket::bind(path, group.as_deref()) {
+        Err(BindError::NoSuchGroup { group }) => {
+            let text = format!("there is no group `{group}`, so only root may use the commands");
+            daemon.story.warn(&About::default(), text);
+            Socket::bind(path, None)
+        }
+        bound => bound,
+    }?;
+    Ok(socket.refusing(daemon.run_as().map(|user| user.uid)))
 }
 
 /// Returns when the daemon is told to end. Reads the configuration again whenever it is told to.

@@ -35,7 +35,7 @@ pub async fn serve(socket: Socket, backend: Arc<dyn Backend>, shutdown: impl Fut
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let app = App { backend, stop: stop.subscribe() };
     tokio::select! {
-        () = accept_all(&socket.listener, &app, &places) => {}
+        () = accept_all(&socket, &app, &places) => {}
         () = shutdown => {}
     }
     drop(socket);
@@ -47,11 +47,14 @@ pub async fn serve(socket: Socket, backend: Arc<dyn Backend>, shutdown: impl Fut
     }
 }
 
-async fn accept_all(listener: &UnixListener, app: &App, places: &Arc<Semaphore>) {
+async fn accept_all(socket: &Socket, app: &App, places: &Arc<Semaphore>) {
     let router = router::build(app.clone());
     loop {
         let place = Arc::clone(places).acquire_owned().await.expect("never closed");
-        match accept(listener).await {
+        match accept(&socket.listener).await {
+            Ok((_, Caller { uid })) if socket.refused_uid == Some(uid) => {
+                tracing::warn!(uid, "an engine called the API, and was turned away");
+            }
             Ok((stream, caller)) => {
                 let connection = Connection { stream, caller, place };
                 tokio::spawn(connection.serve(router.clone(), app.stop.clone()));

@@ -19,6 +19,8 @@ const SOCKET_MODE: u32 = 0o660;
 #[derive(Debug)]
 pub struct Socket {
     pub(super) listener: UnixListener,
+    /// A user who is turned away, whatever groups it is in.
+    pub(super) refused_uid: Option<u32>,
     path: PathBuf,
 }
 
@@ -106,7 +108,14 @@ impl Socket {
         std::fs::set_permissions(&new, std::fs::Permissions::from_mode(SOCKET_MODE))
             .map_err(failed("set the mode of"))?;
         std::fs::rename(&new, &path).map_err(failed("name"))?;
-        Ok(Self { listener, path })
+        Ok(Self { listener, refused_uid: None, path })
+    }
+
+    /// Turns a user away, whatever groups it is in: what runs the guests must not command them,
+    /// and its user is easily in the group of the same name.
+    pub(crate) fn refusing(mut self, uid: Option<u32>) -> Self {
+        self.refused_uid = uid;
+        self
     }
 }
 

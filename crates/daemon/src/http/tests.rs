@@ -137,9 +137,13 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
+        Self::refusing(None)
+    }
+
+    fn refusing(uid: Option<u32>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("api.sock");
-        let socket = Socket::bind(&path, None).unwrap();
+        let socket = Socket::bind(&path, None).unwrap().refusing(uid);
         let (started, started_out) = mpsc::unbounded_channel();
         let finish = Arc::new(Notify::new());
         let backend = Arc::new(Stub { started, finish: Arc::clone(&finish) });
@@ -163,6 +167,27 @@ impl Lab {
 
 async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("no answer for 10 s")
+}
+
+/// The user that engines run as is turned away, although it may open the socket: a guest that has
+/// broken out of its engine must not command the others.
+#[tokio::test]
+async fn engines_are_turned_away() {
+    let own = nix::unistd::geteuid().as_raw();
+    let lab = Lab::refusing(Some(own));
+    let mut stream = UnixStream::connect(lab.client.socket()).await.unwrap();
+    // Refused before or after this is written; either way nothing is answered.
+    let _ = stream.write_all(b"GET /v1/host HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut answer = Vec::new();
+    let _ = within(stream.read_to_end(&mut answer)).await;
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        Lab::refusing(Some(own + 1))
+            .client
+            .guests(false)
+            .await
+            .is_err_and(|problem| { problem.code != whimbrel_api::problem::code::CONNECTION_LOST })
+    );
 }
 
 /// Every operation of the contract has a handler: none is answered with "no such path".
