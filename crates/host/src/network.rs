@@ -20,6 +20,8 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use tokio::sync::Mutex;
 use whimbrel_model::problem::{Kind, Remedy};
 
 pub use names::TapName;
@@ -30,6 +32,8 @@ const TUN_DEVICE: &str = "/dev/net/tun";
 #[derive(Clone, Debug)]
 pub struct Network {
     handle: Handle,
+    /// The kernel lists for one at a time on a socket, and tells others that it is busy.
+    listing: Arc<Mutex<()>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +127,7 @@ impl Network {
             NetworkError::Refused { action: "open", link: "netlink".into(), source }
         })?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, listing: Arc::default() })
     }
 
     /// Returns the bridges of this host, by name.
@@ -216,6 +220,7 @@ impl Network {
     }
 
     async fn links(&self) -> Result<Vec<LinkMessage>, NetworkError> {
+        let _alone = self.listing.lock().await;
         let links = self.handle.link().get().execute().try_collect().await;
         links.map_err(|error| refused("list", "all links", error))
     }

@@ -94,3 +94,14 @@ async fn no_bridge_no_tap() {
     assert!(matches!(made, Err(NetworkError::NoBridge { .. })));
     assert_eq!(network.taps().await.unwrap(), []);
 }
+
+/// Guests that arrive at the same moment all look for their bridge, and none is told that the
+/// kernel is busy.
+#[tokio::test]
+async fn many_list_at_once() {
+    let network = Network::open().unwrap();
+    let listing = (0..64).map(|_| network.bridges());
+    for bridges in futures::future::join_all(listing).await {
+        bridges.unwrap();
+    }
+}
