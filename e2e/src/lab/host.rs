@@ -175,8 +175,11 @@ impl Host {
     ) -> Result<Ran> {
         let mut command = Command::new(program);
         command.args(arguments.iter().map(AsRef::as_ref)).env("NO_COLOR", "1");
+        // Starting it is part of what a person waits for.
+        let started = Instant::now();
         let child = self.spawn(command)?;
-        finish(child, &self.typed(program, arguments), input, COMMAND_PATIENCE)
+        let ran = finish(child, &self.typed(program, arguments), input, COMMAND_PATIENCE)?;
+        Ok(Ran { took: started.elapsed(), ..ran })
     }
 
     /// Starts a program on this host with its output piped, for tests that watch it run.

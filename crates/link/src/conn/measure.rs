@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Each batch begins with nothing on its way, so that nothing which waited in a buffer can look
-//! fast. The best batch counts: a host that is busy for a moment is not a slow link. What is
-//! measured is one encrypted stream, which is what memory travels in.
+//! fast. The second best batch counts: a host that is busy for a moment is not a slow link, and a
+//! limit that lets a first burst through is one. What is measured is one encrypted stream, which is
+//! what memory travels in.
 
 use super::{ByteStream, Connection, FrameError, RequestError, Responder};
 use crate::wire::Request;
@@ -20,10 +21,12 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use whimbrel_model::units::Bytes;
 
-/// Sent one after the other until it is [`ENOUGH`]: over a slow link only the first.
-const BATCHES: [usize; 5] = [256 << 10, 1 << 20, 2 << 20, 2 << 20, 2 << 20];
-/// After so long it is known well enough.
-const ENOUGH: Duration = Duration::from_millis(50);
+/// Short, so that some fall between two interruptions on a busy host.
+const BATCH_BYTES: usize = 512 << 10;
+/// So many are sent ...
+const BATCHES_MAX: usize = 16;
+/// ... unless it takes so long. A slow link is known after one.
+const ENOUGH: Duration = Duration::from_millis(150);
 /// Longest that a measurement may take, on either side.
 const MEASURE_MAX: Duration = Duration::from_secs(3);
 /// The most a peer may announce at once.
@@ -56,22 +59,24 @@ impl Responder {
 async fn send_batches(mut stream: ByteStream) -> io::Result<Bytes> {
     let chunk = vec![0; CHUNK_BYTES];
     let began = Instant::now();
-    let mut best = 0;
-    for bytes in BATCHES {
+    let mut rates = Vec::new();
+    while rates.len() < BATCHES_MAX {
         let batch_began = Instant::now();
-        stream.write_u32(u32::try_from(bytes).expect("a batch is small")).await?;
-        for _ in 0..bytes / CHUNK_BYTES {
+        stream.write_u32(u32::try_from(BATCH_BYTES).expect("a batch is small")).await?;
+        for _ in 0..BATCH_BYTES / CHUNK_BYTES {
             stream.write_all(&chunk).await?;
         }
         stream.flush().await?;
         stream.read_u8().await?;
-        best = best.max(rate(bytes, batch_began.elapsed()));
+        rates.push(rate(BATCH_BYTES, batch_began.elapsed()));
         if began.elapsed() > ENOUGH {
             break;
         }
     }
     stream.shutdown().await?;
-    Ok(Bytes(best))
+    rates.sort_unstable();
+    let second_best = rates.iter().rev().nth(1).or(rates.first());
+    Ok(Bytes(second_best.copied().unwrap_or_default()))
 }
 
 fn rate(bytes: usize, took: Duration) -> u64 {
@@ -81,7 +86,7 @@ fn rate(bytes: usize, took: Duration) -> u64 {
 
 async fn take_batches(mut stream: ByteStream) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
-    for _ in BATCHES {
+    for _ in 0..BATCHES_MAX {
         // A peer that knows enough closes the connection.
         let Ok(length) = stream.read_u32().await else { return Ok(()) };
         let mut left = usize::try_from(length).unwrap_or(usize::MAX);
