@@ -35,7 +35,8 @@ pub fn make(image: &GuestImage, command_line: &str, path: &Path) -> Result<()> {
     fs::copy(&image.initramfs, tree.join("boot/witness.cpio"))?;
     let menu = format!(
         "serial --unit=0 --speed=115200\nterminal_output serial\nset timeout=0\n\
-         menuentry witness {{\n linux /boot/vmlinuz {command_line}\n initrd /boot/witness.cpio\n}}\n"
+         menuentry witness {{\n linux /boot/vmlinuz {command_line}\n \
+         initrd /boot/witness.cpio\n}}\n"
     );
     fs::write(tree.join("boot/grub/grub.cfg"), menu)?;
     let mut make = Command::new("grub-mkrescue");

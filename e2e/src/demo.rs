@@ -15,8 +15,8 @@ use anyhow::{Context as _, Result, ensure};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// The lab's name: one demo at a time, so that a kept one can be found again. Stories about the demo
-/// give it another, and leave alone what a person has kept.
+/// The lab's name: one demo at a time, so that a kept one can be found again. Stories about the
+/// demo give it another, and leave alone what a person has kept.
 fn name() -> String {
     std::env::var("E2E_DEMO_NAME").unwrap_or_else(|_| "demo".to_owned())
 }

@@ -4,7 +4,8 @@
 //! `./x bench command`: whole commands, ours and libvirt's, in turn on one machine in one run.
 //!
 //! The same guest in kernel, disks, memory, board and processor; an unshaped wire between the same
-//! two hosts. While one's guest moves, the other's stands still, so that neither pays for the other.
+//! two hosts. While one's guest moves, the other's stands still, so that neither pays for the
+//! other.
 
 use super::libvirt::{Libvirt, Look};
 use super::table::Table;

@@ -171,7 +171,8 @@ fn definition(cast: &Cast, look: &Look) -> String {
         "<domain type='qemu'><name>{name}</name><memory unit='MiB'>{memory_mib}</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='{machine}'>hvm</type><kernel>{SHARED}/vmlinuz</kernel>
 <initrd>{SHARED}/witness.cpio</initrd><cmdline>{command_line}</cmdline></os>
-<features><acpi/><apic/></features><cpu mode='custom' match='exact' check='none'><model fallback='forbid'>{cpu}</model></cpu>
+<features><acpi/><apic/></features>
+<cpu mode='custom' match='exact' check='none'><model fallback='forbid'>{cpu}</model></cpu>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{root}{swap}
 <interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>
 <serial type='pty'/><rng model='virtio'><backend model='builtin'/></rng><memballoon model='virtio'/>

@@ -15,7 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(170);
 /// Nobody in particular.
 const NOBODY: u32 = 65_534;
 
-/// With `--keep` the hosts stay, and what it prints is how to talk to them; `--clean` leaves nothing.
+/// With `--keep` the hosts stay, and what it prints is how to talk to them; `--clean` leaves
+/// nothing.
 pub(super) fn kept_and_cleaned(_setting: &Setting) -> Result<()> {
     let name = format!("wldemo{}", std::process::id());
     let shown = demo(&["--keep"], &name, None)?;

@@ -60,6 +60,8 @@ fn a_console_is_used_and_left() {
     let (keys, keyboard) = keyboard();
     let shown = Captured::default();
     let ran = std::thread::scope(|scope| {
+        // Dropped with this closure: a failed wait must not leave the console waiting for keys.
+        let keys = keys;
         let run = lab.prepare().terminal().keyboard(keyboard).out(shown.clone());
         let ran = scope.spawn(|| run.run(&["console", "web1"]));
         engine.write_all(b"login: ").unwrap();
@@ -90,6 +92,8 @@ fn a_console_follows_its_guest() {
     let (keys, keyboard) = keyboard();
     let shown = Captured::default();
     let ran = std::thread::scope(|scope| {
+        // Dropped with this closure: a failed wait must not leave the console waiting for keys.
+        let keys = keys;
         let run = lab.prepare().terminal().keyboard(keyboard).out(shown.clone());
         let ran = scope.spawn(|| run.run(&["console", "web1"]));
         source.write_all(b"one\r\n").unwrap();
@@ -118,6 +122,8 @@ fn a_console_survives_the_daemon() {
     let (keys, keyboard) = keyboard();
     let shown = Captured::default();
     let ran = std::thread::scope(|scope| {
+        // Dropped with this closure: a failed wait must not leave the console waiting for keys.
+        let keys = keys;
         let run = lab.prepare().terminal().keyboard(keyboard).out(shown.clone());
         let ran = scope.spawn(|| run.run(&["console", "web1"]));
         engine.write_all(b"one\r\n").unwrap();
@@ -171,6 +177,8 @@ fn a_guest_is_created_with_its_console() {
     let (keys, keyboard) = keyboard();
     let shown = Captured::default();
     let ran = std::thread::scope(|scope| {
+        // Dropped with this closure: a failed wait must not leave the console waiting for keys.
+        let keys = keys;
         let run = lab.prepare().terminal().keyboard(keyboard).out(shown.clone());
         let ran = scope.spawn(|| run.run(&["create", &file, "-c"]));
         wait_for(&shown, "first line\r\n");
