@@ -11,6 +11,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+/// How long anything may take, on a machine with much else to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Keys that a test presses when it likes.
 struct Keyboard(mpsc::Receiver<Vec<u8>>);
 
@@ -33,7 +36,7 @@ impl Lab {
         let listener = UnixListener::bind(self.directory.path().join(socket)).unwrap();
         self.block_on(async { self.fake.new_hub(socket) });
         let (engine, _) = listener.accept().unwrap();
-        engine.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        engine.set_read_timeout(Some(PATIENCE)).unwrap();
         engine
     }
 }
@@ -45,7 +48,7 @@ fn reads(engine: &mut UnixStream, text: &str) {
 }
 
 fn wait_for(shown: &Captured, text: &str) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !shown.text().contains(text) {
         assert!(Instant::now() < deadline, "no `{text}` in `{}`", shown.text());
         std::thread::yield_now();
