@@ -35,6 +35,8 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct State {
     scrollback: Scrollback,
+    /// The log was read. Whoever comes before that is greeted then.
+    is_seeded: bool,
     clients: Vec<Client>,
     client_id_last: u64,
     /// The client that types.
@@ -48,6 +50,8 @@ struct Client {
     id: u64,
     queue: mpsc::Sender<Bytes>,
     farewell: Arc<OnceLock<Notice>>,
+    /// What it wants to see first, until it has.
+    ungreeted: Option<ConsoleQuery>,
 }
 
 impl Client {
@@ -92,7 +96,8 @@ impl Shared {
         self.state.lock().expect("nothing panics while it holds the lock")
     }
 
-    /// Gives a client a place, its queue filled with what it shall see first.
+    /// Gives a client a place. What it shall see first comes at once, or, in a hub that has just
+    /// begun, as soon as the log was read: it must not miss what the guest said meanwhile.
     pub(super) fn attach(
         this: &Arc<Self>,
         caller: Caller,
@@ -112,12 +117,12 @@ impl Shared {
             state.tell(old, &Notice::WriterLost { by_uid: caller.uid });
         }
         let (queue, queue_out) = mpsc::channel(QUEUE_CHUNKS_MAX);
-        let mut first = BytesMut::new();
-        Frame::Data(state.scrollback.end_for(query)).encode(&mut first);
-        Frame::Notice(Notice::Live { is_writer }).encode(&mut first);
-        queue.try_send(first.freeze()).expect("a new queue has room");
         let farewell = Arc::new(OnceLock::new());
-        state.clients.push(Client { id, queue, farewell: Arc::clone(&farewell) });
+        let ungreeted = Some(query);
+        state.clients.push(Client { id, queue, farewell: Arc::clone(&farewell), ungreeted });
+        if state.is_seeded {
+            state.greet();
+        }
         Ok(Place { shared: Arc::clone(this), id, queue: queue_out, farewell })
     }
 
@@ -139,7 +144,10 @@ impl Shared {
 
     /// Puts old bytes of the console, from its log, into the scrollback.
     pub(super) fn seed(&self, bytes: &[u8]) {
-        self.state().scrollback.seed(bytes);
+        let mut state = self.state();
+        state.scrollback.seed(bytes);
+        state.is_seeded = true;
+        state.greet();
     }
 
     /// Hands bytes of the console to everyone.
@@ -196,7 +204,21 @@ impl Shared {
 impl State {
     fn tell(&mut self, id: u64, notice: &Notice) {
         let frame = Frame::Notice(notice.clone()).to_bytes();
-        self.clients.retain(|client| client.id != id || client.send(frame.clone()));
+        let is_meant = |client: &Client| client.id == id && client.ungreeted.is_none();
+        self.clients.retain(|client| !is_meant(client) || client.send(frame.clone()));
+    }
+
+    /// Shows what was there before to those who have just come.
+    fn greet(&mut self) {
+        for client in &mut self.clients {
+            let Some(query) = client.ungreeted.take() else { continue };
+            let is_writer = self.writer == Some(client.id);
+            let mut first = BytesMut::new();
+            Frame::Data(self.scrollback.end_for(query)).encode(&mut first);
+            Frame::Notice(Notice::Live { is_writer }).encode(&mut first);
+            // A new queue has room; a client that has gone already wants nothing.
+            let _ = client.queue.try_send(first.freeze());
+        }
     }
 }
 
@@ -294,6 +316,22 @@ mod tests {
         check(Some(0), false, "");
         check(None, true, "new 1\nnew 2\n");
         check(Some(7), true, "new 2\n");
+    }
+
+    /// Who comes before the log was read sees it all the same, and is told only then that the rest
+    /// is live.
+    #[test]
+    fn nobody_comes_too_early() {
+        let (shared, _typed) = Shared::new(GuestName::new("web1").unwrap());
+        let shared = Arc::new(shared);
+        let query = ConsoleQuery::default();
+        let mut early = Shared::attach(&shared, Caller { uid: 0 }, query).unwrap();
+        assert!(early.queue.try_recv().is_err());
+        shared.seed(b"meanwhile\n");
+        let mut late = Shared::attach(&shared, Caller { uid: 0 }, query).unwrap();
+        let (early, late) = (early.queue.try_recv().unwrap(), late.queue.try_recv().unwrap());
+        assert!(early.windows(9).any(|seen| seen == b"meanwhile"));
+        assert!(late.windows(9).any(|seen| seen == b"meanwhile"));
     }
 
     /// Whatever is pushed or seeded, the scrollback stays below its limit and keeps the newest.
