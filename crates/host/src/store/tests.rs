@@ -188,7 +188,7 @@ fn foreign_and_newer_stores_are_refused() {
     drop(tables);
     let path = temp.path().join("store.sqlite");
     for opened in [Tables::open(&path), Tables::open_read_only(&path)] {
-        assert!(matches!(opened, Err(StoreError::Newer { found: 99, known: 1, .. })));
+        assert!(matches!(opened, Err(StoreError::Newer { found: 99, known: 2, .. })));
     }
 
     let path = temp.path().join("other.sqlite");
@@ -216,12 +216,46 @@ fn the_log_can_be_read_without_the_daemon() {
         immutable_uri(&path),
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
     );
-    assert_eq!(schema::version(&immutable.unwrap()).unwrap(), 1);
+    assert_eq!(schema::version(&immutable.unwrap()).unwrap(), 2);
 
     let mut reader = Tables::open_read_only(&path).unwrap();
     assert!(matches!(reader.put_setting("a", "b"), Err(StoreError::Sqlite { .. })));
     assert!(Tables::open_read_only(&temp.path().join("nothing.sqlite")).is_err());
     assert!(!temp.path().join("nothing.sqlite").exists());
+}
+
+/// A store of the release before is brought up to date, and loses nothing.
+#[test]
+fn an_older_store_is_brought_up_to_date() {
+    let (temp, mut tables) = open();
+    tables.put_setting("a", "b").unwrap();
+    tables.connection.execute_batch("DROP TABLE kept").unwrap();
+    tables.connection.pragma_update(None, "user_version", 1).unwrap();
+    drop(tables);
+    let tables = Tables::open(&temp.path().join("store.sqlite")).unwrap();
+    assert_eq!(tables.setting("a").unwrap().as_deref(), Some("b"));
+    assert_eq!(tables.kept().unwrap(), []);
+}
+
+/// What is kept of a host's guests is replaced as a whole; the newest owner of a guest comes first.
+#[test]
+fn papers_of_other_hosts_are_kept() {
+    let (_temp, mut tables) = open();
+    let kept = |host: u8, guest: u128, epoch| KeptRow {
+        host: HostId([host; 32]),
+        guest: GuestId(uuid::Uuid::from_u128(guest)),
+        name: format!("guest{guest}"),
+        epoch: Epoch(epoch),
+        definition: "memory = \"1 GiB\"".to_owned(),
+        passport: None,
+        transient: false,
+        kept_at: from_ms(1000),
+    };
+    tables.replace_kept(HostId([1; 32]), &[kept(1, 1, 4), kept(1, 2, 1)]).unwrap();
+    tables.replace_kept(HostId([2; 32]), &[kept(2, 1, 5)]).unwrap();
+    assert_eq!(tables.kept().unwrap(), [kept(2, 1, 5), kept(1, 1, 4), kept(1, 2, 1)]);
+    tables.replace_kept(HostId([1; 32]), &[kept(1, 2, 1)]).unwrap();
+    assert_eq!(tables.kept().unwrap(), [kept(2, 1, 5), kept(1, 2, 1)]);
 }
 
 /// Nobody but the daemon's user can read the store.
