@@ -25,7 +25,7 @@ use whimbrel_model::guest::{
     Boot, BootFrom, DiskDevice, DiskFormat, DiskSource, Firmware, Guest, NetworkKind, Protocol,
     file, kernel,
 };
-use whimbrel_model::id::GuestId;
+use whimbrel_model::id::{GuestId, GuestName};
 use whimbrel_model::passport::{Accelerator, EngineKind, Passport};
 
 /// How long a guest may take to shut down where nobody says otherwise.
@@ -94,7 +94,16 @@ pub(super) async fn create(
     check_kernel(&draft.guest)?;
     let id = draft.guest.id.unwrap_or_else(|| GuestId(uuid::Uuid::new_v4()));
     let guest = Guest { id: Some(id), ..draft.guest };
-    let handle = define(&daemon, id, guest, draft.is_transient).await?;
+    let new = NewGuest {
+        guest: id,
+        name: guest.name.to_string(),
+        definition: file::render(&guest),
+        passport: None,
+        autostart: guest.autostart,
+        transient: draft.is_transient,
+        desired: Desired::Stopped,
+    };
+    let handle = define(&daemon, &guest.name, new).await?;
     let about = About {
         guest: handle.view().papers.as_ref().map(|papers| (id, papers.guest.name.clone())),
         caller: Some(caller),
@@ -116,23 +125,14 @@ pub(super) async fn create(
 }
 
 /// Makes a guest known here, stopped.
-async fn define(
+pub(super) async fn define(
     daemon: &Arc<Daemon>,
-    id: GuestId,
-    guest: Guest,
-    is_transient: bool,
+    name: &GuestName,
+    new: NewGuest,
 ) -> Result<GuestHandle, Problem> {
-    let new = NewGuest {
-        guest: id,
-        name: guest.name.to_string(),
-        definition: file::render(&guest),
-        passport: None,
-        autostart: guest.autostart,
-        transient: is_transient,
-        desired: Desired::Stopped,
-    };
+    let id = new.guest;
     let row = daemon.store.call(move |tables| tables.add_guest(&new)).await;
-    let row = row.map_err(|error| taken(daemon, id, &guest, &error))?;
+    let row = row.map_err(|error| taken(daemon, id, name, &error))?;
     let papers = Papers::from_row(&row)?;
     let (handle, ends) = daemon.guests.enter(id);
     match ends {
@@ -148,10 +148,10 @@ async fn define(
     Ok(handle)
 }
 
-fn taken(daemon: &Daemon, id: GuestId, guest: &Guest, error: &StoreError) -> Problem {
+fn taken(daemon: &Daemon, id: GuestId, wanted: &GuestName, error: &StoreError) -> Problem {
     match error {
         StoreError::NameTaken { name } => {
-            let other = daemon.guests.named(&guest.name).map_or(id, |other| other.id);
+            let other = daemon.guests.named(wanted).map_or(id, |other| other.id);
             GuestError::NameTaken { name: name.clone(), other: other.to_string() }.into()
         }
         StoreError::GuestTaken { .. } => {

@@ -8,11 +8,8 @@
 
 use super::moves::{guest_name, target};
 use crate::daemon::Daemon;
-use crate::guests::{
-    GuestError, GuestHandle, GuestTask, GuestView, NOTHING_TO_RECOVER, Order, Papers, Statement,
-};
+use crate::guests::{GuestError, GuestHandle, GuestView, NOTHING_TO_RECOVER, Order, Statement};
 use crate::http::Caller;
-use crate::ownership::Ownership;
 use crate::story::About;
 use std::path::Path;
 use std::process::Stdio;
@@ -21,7 +18,6 @@ use std::time::Duration;
 use whimbrel_api::guest::{GuestRef, GuestState};
 use whimbrel_api::recover::{Choice, HostKnowledge, RecoverRequest, Recovered, Recovery};
 use whimbrel_api::{Kind, Problem};
-use whimbrel_handoff::ownership::EngineView;
 use whimbrel_host::store::{Desired, KeptRow, NewGuest};
 use whimbrel_link::wire::WhoOwns;
 use whimbrel_model::id::{GuestId, HostId};
@@ -207,19 +203,7 @@ async fn bring_in(daemon: &Arc<Daemon>, row: &KeptRow) -> Result<GuestHandle, Pr
         transient: row.transient,
         desired: Desired::Stopped,
     };
-    let added = daemon.store.call(move |tables| tables.add_guest(&new)).await;
-    let papers = Papers::from_row(&added.map_err(|error| Problem::of(&error))?)?;
-    let (handle, ends) = daemon.guests.enter(row.guest);
-    match ends {
-        Some(ends) => {
-            let (ownership, effects) = Ownership::open(daemon, row.guest, EngineView::Gone);
-            let task =
-                GuestTask::new(daemon.clone(), handle.clone(), ends, Some(papers), ownership);
-            tokio::spawn(task.begin(effects));
-        }
-        None => handle.order(Order::Define { papers: Box::new(papers) }).await?,
-    }
-    Ok(handle)
+    super::guests::define(daemon, &guest.name, new).await
 }
 
 /// Has the configured program switch a host off.
