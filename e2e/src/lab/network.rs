@@ -49,7 +49,13 @@ pub(super) fn join_as_client(lan: &str, client: &str) -> Result<()> {
 pub(super) fn join_as_host(lan: &str, host: &str, name: &str, address: Ipv4Addr) -> Result<()> {
     plug(lan, host, name)?;
     ip(host, "link set lo up")?;
-    ip(host, "link add br0 type bridge forward_delay 0")?;
+    // A bridge without an address of its own takes the lowest of its ports: it could change when a
+    // guest's tap joins, and nobody would find the host for a while.
+    let [.., last] = address.octets();
+    ip(
+        host,
+        &format!("link add br0 address 52:77:00:00:00:{last:02x} type bridge forward_delay 0"),
+    )?;
     ip(host, "link set up0 master br0")?;
     ip(host, &format!("address add {address}/24 dev br0"))?;
     ip(host, "link set br0 up")
