@@ -4,7 +4,6 @@
 //! `./x bench NAME`: what a person waits for, measured beside what others do, in one run.
 
 mod command;
-mod libvirt;
 mod table;
 
 use crate::lab::guard;

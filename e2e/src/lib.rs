@@ -17,6 +17,7 @@ pub mod demo;
 pub mod disk;
 pub mod image;
 pub mod lab;
+mod libvirt;
 pub mod matrix;
 pub mod qemu;
 pub mod runner;

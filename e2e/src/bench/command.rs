@@ -7,9 +7,9 @@
 //! two hosts. While one's guest moves, the other's stands still, so that neither pays for the
 //! other.
 
-use super::libvirt::{Libvirt, Look};
 use super::table::Table;
 use crate::lab::{Host, Ran};
+use crate::libvirt::{Libvirt, Look};
 use crate::scene::{Cast, Scene, engines, json, lives_only_on, report};
 use crate::setting::Setting;
 use crate::soak::resident_kib;
@@ -48,7 +48,7 @@ pub(super) fn command(setting: &Setting) -> Result<()> {
     let look = Look::of_engine(engine)?;
     println!("both guests: machine {}, CPU {}, emulated", look.machine, look.cpu);
     alpha.whimbrel(&["pause", &ours.name])?.ok()?;
-    let their_witness = rivals.alpha.create(&scene, &theirs, &look)?;
+    let their_witness = rivals.alpha.create(&scene.lab, &theirs, &look)?;
     rivals.alpha.virsh(&["suspend", &theirs.name])?.ok()?;
 
     for round in 0..MOVES {
@@ -65,7 +65,7 @@ pub(super) fn command(setting: &Setting) -> Result<()> {
         let (name, rival) = (format!("more{index}"), format!("rival{index}"));
         scene.create(alpha, &cast(&name, 70))?;
         alpha.whimbrel(&["pause", &name])?.ok()?;
-        rivals.alpha.create(&scene, &cast(&rival, 80), &look)?;
+        rivals.alpha.create(&scene.lab, &cast(&rival, 80), &look)?;
         rivals.alpha.virsh(&["suspend", &rival])?.ok()?;
     }
     let listed = json(alpha, &["list"])?["guests"].as_array().map_or(0, Vec::len);
@@ -155,7 +155,8 @@ fn note_lists(table: &mut Table, host: &Host, rival: &Libvirt<'_>, when: &str) -
 fn note_memory(table: &mut Table, scene: &Scene, rivals: &Rivals<'_>, when: &str) -> Result<()> {
     let what = format!("daemon's memory, {when} (MiB)");
     let ours = scene.alpha().daemon_pid().context("the daemon is up")?;
-    for (who, pid) in [(OURS, ours), (THEIRS, rivals.alpha.pid())] {
+    let theirs = rivals.alpha.pid().context("libvirt is up")?;
+    for (who, pid) in [(OURS, ours), (THEIRS, theirs)] {
         table.note(who, &what, kib_in_mib(resident_kib(pid)?));
     }
     Ok(())
