@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a test program talks to a person")]
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -50,8 +50,11 @@ enum Command {
         #[arg(long)]
         quick: bool,
         /// One case (`POINT/FAULT`), all of a point, or all of a fault; may be repeated
-        #[arg(long)]
+        #[arg(long, alias = "case")]
         only: Vec<String>,
+        /// The same faults against another program
+        #[arg(long, conflicts_with = "quick")]
+        rival: Option<Rival>,
         /// Forgets what earlier runs have shown
         #[arg(long)]
         fresh: bool,
@@ -71,6 +74,12 @@ enum Command {
     Bench { name: String },
 }
 
+/// What others migrate with.
+#[derive(Clone, Copy, ValueEnum)]
+enum Rival {
+    Virsh,
+}
+
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Run { names, jobs, except } => e2e::runner::run(&names, &except, jobs),
@@ -85,9 +94,12 @@ fn main() -> Result<ExitCode> {
         }
         Command::Demo { without_root: true, .. } => done(e2e::demo::alone()),
         Command::Demo { keep, .. } => done(e2e::demo::demo(keep)),
-        Command::CrashMatrix { quick, only, fresh, docs, jobs } => {
+        Command::CrashMatrix { quick, only, rival, fresh, docs, jobs } => {
             let options = e2e::matrix::Options { quick, only, fresh, docs, jobs };
-            let is_well = e2e::matrix::run(&options)?;
+            let is_well = match rival {
+                None => e2e::matrix::run(&options)?,
+                Some(Rival::Virsh) => e2e::matrix::virsh::run(&options)?,
+            };
             Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Soak { count } => done(e2e::soak::soak(count)),

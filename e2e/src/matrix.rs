@@ -12,6 +12,7 @@
 //!   case.rs       one migration with one fault
 //!   leftovers.rs  what must not be there afterwards
 //!   results.rs    what came of it, kept for the next run and for the page
+//!   virsh.rs      the same with `virsh migrate` instead of ours
 //! ```
 
 mod case;
@@ -22,6 +23,7 @@ mod observer;
 mod points;
 mod results;
 mod stage;
+pub mod virsh;
 
 use crate::lab::{finish, guard};
 use crate::scene::console_of;

@@ -17,6 +17,12 @@ pub(crate) fn for_lab(shell: &Shell) -> Result<()> {
     witness(shell)
 }
 
+/// Builds what acts out what others do: nothing of ours runs there but the guest.
+pub(crate) fn for_rivals(shell: &Shell) -> Result<()> {
+    run(&mut shell.cargo(&["build", "--quiet", "-p", "e2e"]))?;
+    witness(shell)
+}
+
 /// Measures the program as it is shipped.
 pub(crate) fn bench(shell: &Shell, arguments: &[&str]) -> Result<()> {
     run(&mut shell.cargo(&["build", "--quiet", "--release", "-p", "whimbrel", "-p", "e2e"]))?;

@@ -31,6 +31,8 @@ const HELP: &str = "\
   e2e [NAME…]          stories on real QEMU, by group or name (root); `e2e --list` names them
   crash-matrix [--quick] [--only POINT/FAULT]
                        every point of a migration, every fault; goes on where it was (root)
+  crash-matrix --rival virsh [--case NAME]
+                       the same faults against libvirt, seen from outside (root)
   soak [--count N]     migrations back and forth, as many as asked (root)
   bench NAME           measurements: `command` (beside libvirt; root), `micro`
   model [--full]       the state machines, checked exhaustively
@@ -84,9 +86,14 @@ fn dispatch(arguments: &[String]) -> Result<()> {
 /// Runs the end-to-end program on a machine that has what it needs.
 fn with_lab(shell: &Shell, arguments: &[&str]) -> Result<()> {
     machine::require_root()?;
-    let is_demo = arguments.first() == Some(&"demo");
-    machine::install_packages(if is_demo { Purpose::Lab } else { Purpose::Stories })?;
-    build::for_lab(shell)?;
+    if arguments.contains(&"--rival") {
+        machine::install_packages(Purpose::Bench)?;
+        build::for_rivals(shell)?;
+    } else {
+        let is_demo = arguments.first() == Some(&"demo");
+        machine::install_packages(if is_demo { Purpose::Lab } else { Purpose::Stories })?;
+        build::for_lab(shell)?;
+    }
     build::e2e(shell, arguments)
 }
 

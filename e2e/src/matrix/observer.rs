@@ -100,17 +100,43 @@ impl Observer {
 
     /// Fails if two engines ran at any one moment.
     pub(super) fn never_two(&self) -> Result<()> {
-        let runs = self.runs();
-        for (index, a) in runs.iter().enumerate() {
-            for b in runs.iter().skip(index + 1).filter(|b| b.pid != a.pid) {
-                let until = |run: &Run| run.until.unwrap_or(f64::INFINITY);
-                let together = until(a).min(until(b)) - a.from.max(b.from);
-                if together > 0.0 {
-                    bail!("TWO COPIES RAN for {together:.6} s: {a:?} and {b:?}");
-                }
+        match self.longest_overlap() {
+            Some((together, a, b)) => {
+                bail!("TWO COPIES RAN for {together:.6} s: {a:?} and {b:?}")
             }
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Returns the longest time, in seconds, in which two engines ran, and which two.
+    pub(super) fn longest_overlap(&self) -> Option<(f64, Run, Run)> {
+        let runs = self.runs();
+        let until = |run: &Run| run.until.unwrap_or_else(now);
+        let pairs = runs.iter().enumerate().flat_map(|(index, a)| {
+            runs.iter().skip(index + 1).filter(|b| b.pid != a.pid).map(move |b| (a, b))
+        });
+        let together = pairs.map(|(a, b)| (until(a).min(until(b)) - a.from.max(b.from), *a, *b));
+        together.filter(|(time, ..)| *time > 0.0).max_by(|(a, ..), (b, ..)| a.total_cmp(b))
+    }
+}
+
+impl Observer {
+    /// Returns for how long, in seconds, an engine had run the guest when another one, that had run
+    /// it before, went on: what the guest did in that time is undone, but for its disks.
+    pub(super) fn undone(&self) -> Option<f64> {
+        let mut runs = self.runs();
+        runs.sort_by(|a, b| a.from.total_cmp(&b.from));
+        let (mut undone, mut before) = (None, Vec::new());
+        for (index, run) in runs.iter().enumerate() {
+            let last = index.checked_sub(1).and_then(|last| runs.get(last));
+            if let Some(last) = last.filter(|last| last.pid != run.pid)
+                && before.contains(&run.pid)
+            {
+                undone = Some(last.until.unwrap_or_else(now).min(run.from) - last.from);
+            }
+            before.push(run.pid);
+        }
+        undone
     }
 }
 
@@ -213,6 +239,17 @@ mod tests {
         assert_eq!(paused.longest_silence(6.0), Duration::from_secs(1));
         assert_eq!(paused.longest_silence(9.0), Duration::ZERO);
         assert!(observed(&[]).longest_silence(now() - 3.0) >= Duration::from_secs(3));
+    }
+
+    /// Whoever goes on after another one has run undoes what that one did; whoever only stood still
+    /// in between does not.
+    #[test]
+    fn what_is_undone_is_noticed() {
+        let run = |pid, from, until| Run { pid, from, until };
+        assert_eq!(observed(&[run(1, 0.0, Some(5.0)), run(2, 5.0, None)]).undone(), None);
+        assert_eq!(observed(&[run(1, 0.0, Some(5.0)), run(1, 6.0, None)]).undone(), None);
+        let back = [run(1, 0.0, Some(5.0)), run(2, 6.0, Some(8.0)), run(1, 9.0, None)];
+        assert_eq!(observed(&back).undone(), Some(2.0));
     }
 
     /// One after the other is fine, one beside the other is not, however short.

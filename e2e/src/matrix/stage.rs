@@ -225,7 +225,8 @@ pub(super) fn carriers(host: &Host) -> Vec<u32> {
     host.processes().into_iter().filter(is_carrier).collect()
 }
 
-fn kill_all(pids: &[u32]) -> Result<usize> {
+/// Kills processes as a crash would, and returns how many there were.
+pub(super) fn kill_all(pids: &[u32]) -> Result<usize> {
     for pid in pids {
         // It may have ended by itself.
         let _ = kill(Pid::from_raw(i32::try_from(*pid)?), Signal::SIGKILL);
