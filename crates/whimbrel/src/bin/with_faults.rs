@@ -3,18 +3,6 @@
 
 //! The one binary as the crash matrix runs it: with fault points in it, and otherwise the same.
 
-use std::path::Path;
-use std::process::ExitCode;
-use whimbrel_api::Problem;
-use whimbrel_cli::Hooks;
-
-fn main() -> ExitCode {
-    let hooks =
-        Hooks { daemon: whimbrel_daemon::run, carry, stored_log: whimbrel_daemon::stored_log };
-    whimbrel_cli::run(std::env::args_os(), hooks)
-}
-
-/// Carries one migration. Started by a daemon, never by people.
-fn carry(directory: &Path) -> Result<(), Problem> {
-    whimbrel_link::carrier::run(directory).map_err(|error| Problem::of(&error))
+fn main() -> std::process::ExitCode {
+    whimbrel::run()
 }

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! The one program: the commands, the daemon, the carrying process, the `xm` front.
+
+use std::path::Path;
+use std::process::ExitCode;
+use whimbrel_api::Problem;
+use whimbrel_cli::Hooks;
+
+/// Runs what this process was started as.
+pub fn run() -> ExitCode {
+    let hooks =
+        Hooks { daemon: whimbrel_daemon::run, carry, stored_log: whimbrel_daemon::stored_log };
+    whimbrel_cli::run(std::env::args_os(), hooks)
+}
+
+/// Carries one migration. Started by a daemon, never by people.
+fn carry(directory: &Path) -> Result<(), Problem> {
+    whimbrel_link::carrier::run(directory).map_err(|error| Problem::of(&error))
+}
