@@ -77,16 +77,24 @@ impl Keepsake {
     }
 }
 
+/// What was asked of a host since it can be reached.
+#[derive(Clone, Copy, Default)]
+struct Contact {
+    /// It has said something certain about every guest owned here.
+    has_met: bool,
+    /// When it was last asked for its papers.
+    kept_at: Option<Instant>,
+}
+
 /// Watches, for ever.
 pub(crate) async fn watch(daemon: Arc<Daemon>) {
-    // When each host that can be reached was last asked for its papers.
-    let mut reachable: BTreeMap<HostId, Instant> = BTreeMap::new();
+    let mut reachable: BTreeMap<HostId, Contact> = BTreeMap::new();
     daemon.guests.settled().await;
     loop {
         let calls = daemon.peers.all().into_iter().map(|host| {
-            let (daemon, kept_at) = (&daemon, reachable.get(&host).copied());
+            let (daemon, before) = (&daemon, reachable.get(&host).copied().unwrap_or_default());
             async move {
-                let called = tokio::time::timeout(ANSWER_MAX, call(daemon, host, kept_at)).await;
+                let called = tokio::time::timeout(ANSWER_MAX, call(daemon, host, before)).await;
                 Some((host, called.ok()??))
             }
         });
@@ -95,19 +103,20 @@ pub(crate) async fn watch(daemon: Arc<Daemon>) {
     }
 }
 
-/// Calls a host. Returns when its papers were last kept; nothing if it does not answer.
-async fn call(daemon: &Daemon, host: HostId, kept_at: Option<Instant>) -> Option<Instant> {
-    match kept_at {
+/// Calls a host. Returns nothing if it does not answer.
+async fn call(daemon: &Daemon, host: HostId, before: Contact) -> Option<Contact> {
+    let kept_at = match before.kept_at {
         Some(kept_at) if kept_at.elapsed() < KEEP_EVERY => {
-            is_there(daemon, host).await.then_some(kept_at)
+            is_there(daemon, host).await.then_some(kept_at)?
         }
-        Some(_) => keep_papers(daemon, host).await,
-        None if meet(daemon, host).await => keep_papers(daemon, host).await,
-        None => None,
-    }
+        _ => keep_papers(daemon, host).await?,
+    };
+    let has_met = before.has_met || meet(daemon, host).await;
+    Some(Contact { has_met, kept_at: Some(kept_at) })
 }
 
-/// Keeps the papers of all guests that a host owns now.
+/// Keeps the papers of all guests that a host owns now. Returns when it was asked; nothing if it
+/// does not answer.
 async fn keep_papers(daemon: &Daemon, host: HostId) -> Option<Instant> {
     let asked_at = Instant::now();
     let mut lines = daemon.peers.connect(host).await.ok()?.papers().await.ok()?;
