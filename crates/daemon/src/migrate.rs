@@ -18,6 +18,7 @@
 //! other, in the guest's own task. A [`Journey`] is what the task must remember of one attempt; if
 //! the daemon dies it is gone, and the ownership file alone says how to go on.
 
+mod allowance;
 mod effects;
 mod plan;
 mod report;

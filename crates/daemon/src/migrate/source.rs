@@ -5,6 +5,7 @@
 
 use crate::guests::GuestError;
 use crate::guests::{GuestEvent, GuestTask, MigrationEvent};
+use crate::migrate::allowance::Allowance;
 use crate::migrate::watch::{self, Watched};
 use crate::migrate::{Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan};
 use std::path::PathBuf;
@@ -140,7 +141,10 @@ impl GuestTask {
         let (Some(held), Some(offer)) = (&self.engine, &journey.offer) else {
             return Ok(());
         };
-        let options = migration_options(offer);
+        let mut options = migration_options(offer);
+        let allowance = Allowance::new(options.tuning.pause_max);
+        options.tuning.pause_max = allowance.now();
+        let tuning = options.tuning;
         let (instance, handoff, target) =
             (held.instance.clone(), journey.handoff, order.target.clone());
         let socket = self.daemon.layout().guest(self.id).run().join("migrate.sock");
@@ -161,7 +165,8 @@ impl GuestTask {
         sent.map_err(|error| Problem::of(&error))?;
         self.mark(Phase::Memory);
         let guest = self.handle.clone();
-        let watching = watch::source(Watched { guest, handoff, instance, carrier });
+        let watched = Watched { guest, handoff, instance, carrier };
+        let watching = watch::source(watched, tuning, allowance);
         let helper = tokio::spawn(watching).abort_handle();
         if let Some(journey) = &mut self.journey {
             journey.add_helper(helper);

@@ -9,11 +9,12 @@
 
 use crate::guests::{GuestEvent, GuestHandle, MigrationEvent};
 use crate::migrate::STALL_MAX;
+use crate::migrate::allowance::Allowance;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_api::{Kind, Problem};
-use whimbrel_engine::{EngineEvent, Instance, Migration};
+use whimbrel_engine::{EngineEvent, Instance, Migration, Tuning};
 use whimbrel_handoff::effect::Event;
 use whimbrel_link::carrier::{Control, Status};
 use whimbrel_model::id::HandoffId;
@@ -77,6 +78,11 @@ impl Watched {
         Some(status)
     }
 
+    /// An engine that does not answer is about to switch, or is gone: others notice.
+    async fn retune(&self, tuning: Tuning) {
+        let _ = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.retune(tuning)).await;
+    }
+
     async fn migration(&self) -> Option<Migration> {
         let asked = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.migration()).await;
         asked.ok()?.ok()
@@ -84,7 +90,7 @@ impl Watched {
 }
 
 /// Watches the source until its engine has finished, and then for the word of the target.
-pub(super) async fn source(watched: Watched) {
+pub(super) async fn source(watched: Watched, mut tuning: Tuning, mut allowance: Allowance) {
     let mut events = watched.instance.events();
     loop {
         let Some(carried) = watched.carried().await else { return };
@@ -98,6 +104,12 @@ pub(super) async fn source(watched: Watched) {
                 return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
             }
             Some(migration) => {
+                if let Migration::Active(seen) = &migration
+                    && let Some(pause_max) = allowance.on_round(seen.round)
+                {
+                    tuning.pause_max = pause_max;
+                    watched.retune(tuning).await;
+                }
                 let is_over = matches!(migration, Migration::Completed(_));
                 let figures = Figures { migration, carried };
                 if !watched.tell(MigrationEvent::Progress(Box::new(figures))).await {

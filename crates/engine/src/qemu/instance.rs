@@ -247,7 +247,7 @@ fn translate(event: &Event) -> Option<EngineEvent> {
             Some(EngineEvent::IoError { disk })
         }
         "SUSPEND" => Some(EngineEvent::Suspended),
-        "MIGRATION" => Some(EngineEvent::Migration),
+        "MIGRATION" | "MIGRATION_PASS" => Some(EngineEvent::Migration),
         _ => None,
     }
 }

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! How long a pause the engine may make just now.
+//!
+//! An engine stops the guest as soon as it expects to send the rest within its allowance. With the
+//! whole of what was promised it would do so in the middle of the first pass, though most of that
+//! could have been sent while the guest ran. So the allowance is small at first, and doubles with
+//! each pass that did not get there, up to what was promised.
+
+use std::time::Duration;
+
+/// The share of the promise to begin with.
+const FIRST: u32 = 8;
+/// The first pass sends everything, and the second what was written meanwhile: only the third says
+/// that the guest writes faster than that.
+const PATIENT_ROUNDS: u64 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Allowance {
+    promised: Duration,
+    now: Duration,
+    round: u64,
+}
+
+impl Allowance {
+    pub(super) fn new(promised: Duration) -> Self {
+        Self { promised, now: promised / FIRST, round: 0 }
+    }
+
+    pub(super) fn now(self) -> Duration {
+        self.now
+    }
+
+    /// Takes in which pass the engine is in. Returns the allowance if that has grown.
+    pub(super) fn on_round(&mut self, round: u64) -> Option<Duration> {
+        let is_new = round > self.round.max(PATIENT_ROUNDS);
+        self.round = self.round.max(round);
+        if !is_new || self.now >= self.promised {
+            return None;
+        }
+        self.now = self.now.saturating_mul(2).min(self.promised);
+        Some(self.now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle guest gets the smallest pause; one that goes on writing gets what was promised, and
+    /// never more.
+    #[test]
+    fn it_grows_with_each_pass_up_to_the_promise() {
+        let mut allowance = Allowance::new(Duration::from_millis(300));
+        assert_eq!(allowance.now(), Duration::from_micros(37_500));
+        let rounds = [1, 2, 2, 3, 3, 4, 7, 6, 8];
+        let grown: Vec<_> = rounds.into_iter().map(|round| allowance.on_round(round)).collect();
+        let ms = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(grown, [None, None, None, ms(75), None, ms(150), ms(300), None, None]);
+    }
+}
