@@ -97,6 +97,16 @@ impl Host {
         Ok(())
     }
 
+    /// Puts a new file in the place of this host's own copy of the program, as an upgrade does.
+    /// What runs already goes on with the old one, which has no name any more.
+    pub fn upgrade(&mut self) -> Result<()> {
+        let [new, own] = ["whimbrel.new", "whimbrel"].map(|name| self.directory.join(name));
+        fs::copy(&self.program, &new).context("failed to copy the program")?;
+        fs::rename(&new, &own)?;
+        self.program = own;
+        Ok(())
+    }
+
     /// Asks the daemon to end, and waits until it has.
     pub fn stop_daemon(&self) -> Result<()> {
         self.end_daemon(Signal::SIGTERM)

@@ -4,7 +4,9 @@
 //! The life of a guest on one host.
 
 use crate::lab::ENGINE_UID;
-use crate::scene::{Cast, SOON, Scene, await_state, console_of, engines, json, state, until};
+use crate::scene::{
+    Cast, SOON, Scene, await_state, console_of, engines, json, lives_only_on, state, until,
+};
 use crate::setting::Setting;
 use crate::terminal::Terminal;
 use anyhow::{Context as _, Result, ensure};
@@ -71,6 +73,33 @@ pub(super) fn guests_outlive_the_daemon(setting: &Setting) -> Result<()> {
     let status = held.is_well()?;
     ensure!(status.boot(0)? == 1, "the guest was booted anew: {status:?}");
     alpha.whimbrel(&["stop", "web1"])?.ok()?;
+    Ok(())
+}
+
+/// The program is replaced while the daemon runs: the guest moves all the same, and when the daemon
+/// is restarted as the new one it finds its guest, which never notices.
+pub(super) fn the_program_is_upgraded(setting: &Setting) -> Result<()> {
+    let mut scene = Scene::strangers(setting)?;
+    scene.alpha().stop_daemon()?;
+    scene.lab.alpha.upgrade()?;
+    scene.alpha().start_daemon()?;
+    scene.pair()?;
+    let cast = Cast::web1();
+    scene.create(scene.alpha(), &cast)?;
+    scene.lab.alpha.upgrade()?;
+    let (alpha, beta, witness) = (scene.alpha(), scene.beta(), scene.witness(&cast));
+    alpha.whimbrel(&["migrate", "web1", "beta"])?.ok().context("by a daemon without a file")?;
+    beta.whimbrel(&["migrate", "web1", "alpha"])?.ok().context("to a daemon without a file")?;
+    lives_only_on(alpha, beta, "web1", "running")?;
+    let engine = engines(alpha, "web1")?;
+    alpha.stop_daemon()?;
+    alpha.start_daemon()?;
+    await_state(alpha, "web1", "running")?;
+    ensure!(engines(alpha, "web1")? == engine, "the guest has another engine now");
+    alpha.whimbrel(&["migrate", "web1", "beta"])?.ok().context("by the new program")?;
+    lives_only_on(beta, alpha, "web1", "running")?;
+    let status = witness.is_well()?;
+    ensure!(status.boot(0)? == 1, "the guest was booted anew: {status:?}");
     Ok(())
 }
 

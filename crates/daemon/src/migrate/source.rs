@@ -405,7 +405,8 @@ pub(super) async fn start_carrier(
     let made = task.daemon.layout().create_carry(config.handoff);
     let directory = made.map_err(|error| Problem::of(&error))?;
     fault_point!("carrier/start");
-    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("whimbrel"));
+    // Not by its name: an upgrade may have put another version there, or nothing yet.
+    let program = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
     let description = format!("Whimbrel migration of guest {}", task.name());
     let wrapper = whimbrel_host::process::scope_wrapper("whimbrel-carry", &description);
     let spawned = carrier::spawn(&program, &wrapper, &directory, config).await;
