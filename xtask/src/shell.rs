@@ -30,8 +30,10 @@ impl Counts {
 
 impl Shell {
     pub(crate) fn at_root() -> Result<Shell> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-        Ok(Shell { root: root.context("xtask lies in the project")?.to_owned() })
+        // Asked now, not when this was compiled: checkouts may share a target directory.
+        let own = std::env::var_os("CARGO_MANIFEST_DIR").context("call ./x, not this program")?;
+        let root = Path::new(&own).parent().context("xtask lies in the project")?;
+        Ok(Shell { root: root.to_owned() })
     }
 
     /// Where cargo puts what it builds.

@@ -96,6 +96,36 @@ pub(super) fn who_was_turned_away(setting: &Setting) -> Result<()> {
     Ok(())
 }
 
+/// What a paired host is being told is cut off in the middle when that host is forgotten.
+pub(super) fn a_forgotten_host_hears_no_more(setting: &Setting) -> Result<()> {
+    let scene = Scene::paired(setting)?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    scene.create(alpha, &Cast::web1())?;
+    let mut follower = alpha.spawn_whimbrel(&["log", "web1", "--follow"])?;
+    let followed = Lines::of(follower.stdout.take().context("the output was asked for")?);
+    alpha.whimbrel(&["migrate", "web1", "beta"])?.ok()?;
+    followed.wait_for("the guest has arrived from `alpha`", SOON).context("of the other host")?;
+    ensure!(callers(beta)? > 0, "alpha follows, and there is no connection");
+    // Alpha cannot be told that it was forgotten, and goes on asking.
+    alpha.unplug()?;
+    beta.whimbrel(&["host", "forget", "alpha"])?.ok()?;
+    until("nobody is connected to beta", SOON, || Ok(callers(beta)? == 0))?;
+    alpha.plug_in()?;
+    beta.whimbrel(&["pause", "web1"])?.ok()?;
+    told(beta, "forgotten", || Ok(())).context("alpha asks again, and is refused")?;
+    follower.kill()?;
+    follower.wait()?;
+    let lines = followed.so_far();
+    ensure!(!lines.iter().any(|line| line.contains("paused")), "{}", lines.join("\n"));
+    Ok(())
+}
+
+/// How many connections there are to a host's port.
+fn callers(host: &Host) -> Result<usize> {
+    let open = ["-Htn", "state", "established", "sport = :8002"];
+    Ok(host.command("ss".as_ref(), &open, "")?.ok()?.lines().count())
+}
+
 /// Does something that `host` refuses, and finds new lines about it in the log.
 fn told(host: &Host, words: &str, act: impl FnOnce() -> Result<()>) -> Result<()> {
     let count = || -> Result<usize> {
