@@ -19,6 +19,7 @@ mod cleanup;
 mod furnish;
 mod host;
 mod network;
+mod nfs;
 mod place;
 mod process;
 
@@ -27,6 +28,7 @@ pub use cleanup::{Remains, guard, remove_stale};
 pub use furnish::Share;
 pub use host::Host;
 pub use network::Traffic;
+pub use nfs::NfsServer;
 pub use place::Place;
 pub use process::{Lines, Ran, finish};
 

@@ -14,6 +14,7 @@ mod migrate;
 mod moves;
 mod recover;
 mod refusals;
+mod storage;
 mod systemd;
 mod walkthrough;
 
@@ -59,6 +60,7 @@ pub const STORIES: &[Story] = stories! {
     life {
         from_create_to_rm,
         guests_outlive_the_daemon,
+        the_program_is_upgraded,
         the_console_is_there,
         one_types_others_read,
         a_guest_ends_as_its_policies_say,
@@ -96,6 +98,7 @@ pub const STORIES: &[Story] = stories! {
     log {
         both_hosts_tell_one_story,
         who_was_turned_away,
+        a_forgotten_host_hears_no_more,
         the_report_is_kept,
     }
     demo {
@@ -109,6 +112,7 @@ pub const STORIES: &[Story] = stories! {
         a_processor_that_lacks_something,
         files_with_mistakes,
     }
+    storage { a_disk_by_nfs_url, damaged_records }
     recover { a_dead_host, a_false_word, a_fence }
     systemd { restarts_spare_guests, the_host_goes_down }
     walkthrough { the_chapter_as_printed }

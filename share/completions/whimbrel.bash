@@ -722,7 +722,7 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__recover)
-            opts="-y -h --on --is-off --fence --yes --json --socket --config --help"
+            opts="-y -h --on --is-off --fence --despite-damage --yes --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -178,7 +178,8 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand recover" -l is-off -d 
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand recover" -l fence -d 'Have the configured fence command switch this host off first' -r
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand recover" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand recover" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
-complete -c whimbrel -n "__fish_whimbrel_using_subcommand recover" -s y -l yes -d 'Do not ask for the host\'s name once more'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand recover" -l despite-damage -d 'State that no damaged record says anything newer than what can still be read'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand recover" -s y -l yes -d 'Do not ask for a name to be typed once more'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand recover" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand recover" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand log" -l since -d 'Only lines since then: `10m` ago, or `2026-11-22`, or `2026-11-22T21:04` (UTC)' -r

@@ -40,6 +40,7 @@ const fn need(
 
 const BIOS: &str = "/usr/lib/grub/i386-pc/boot.img";
 const EFI: &str = "/usr/lib/grub/x86_64-efi/moddep.lst";
+const NFS_FILES: &str = "/usr/lib/x86_64-linux-gnu/ganesha/libfsalvfs.so";
 const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 
 const NEEDS: &[Need] = &[
@@ -53,7 +54,11 @@ const NEEDS: &[Need] = &[
     need(Purpose::Stories, BIOS, "grub-pc-bin", "boots them by BIOS"),
     need(Purpose::Stories, EFI, "grub-efi-amd64-bin", "boots them by UEFI"),
     need(Purpose::Stories, OVMF, "ovmf", "is the guests' UEFI"),
+    need(Purpose::Stories, "rpcbind", "rpcbind", "finds the NFS server"),
+    need(Purpose::Stories, "ganesha.nfsd", "nfs-ganesha", "serves disks over NFS"),
+    need(Purpose::Stories, NFS_FILES, "nfs-ganesha-vfs", "serves them from a directory"),
     need(Purpose::Bench, "libvirtd", "libvirt-daemon-system", "is what we are compared with"),
+    need(Purpose::Bench, "losetup", "mount", "makes block devices for what we are compared with"),
     need(Purpose::Bench, "virsh", "libvirt-clients", "is what we are compared with"),
 ];
 

@@ -53,6 +53,9 @@ pub struct RecoverRequest {
     pub is_off: Option<String>,
     /// The host that the configured fence command is to switch off.
     pub fence: Option<String>,
+    /// A person states that no damaged record says anything newer than what can be read.
+    #[serde(default)]
+    pub despite_damage: bool,
 }
 
 /// What recovery did.

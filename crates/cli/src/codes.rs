@@ -18,7 +18,7 @@ whimbrel_model::codes! {
     MIGRATION_UNEXPLAINED = "migration/unexplained":
         "A migration did not succeed, and the daemon gave no reason.";
     RECOVER_NOT_CONFIRMED = "recover/not-confirmed":
-        "The name of the host that is stated to be off was not typed once more.";
+        "A statement was not confirmed by typing the name once more.";
     XM_NO_PORT = "xm/no-port": "A port cannot be chosen for one migration.";
     XM_UNKNOWN_COMMAND = "xm/unknown-command": "A command of the old `xm` that is not known here.";
 }

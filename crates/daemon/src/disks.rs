@@ -153,6 +153,11 @@ pub(crate) async fn keep_papers(
     blocking(move || places(&disks)?.iter().try_for_each(|place| place.keep_papers(&papers))).await
 }
 
+/// Removes what cannot be read beside the disks.
+pub(crate) async fn remove_damaged(disks: Vec<DiskSource>) -> Result<(), Problem> {
+    blocking(move || places(&disks)?.iter().try_for_each(Place::remove_damaged)).await
+}
+
 pub(crate) async fn release(disks: Vec<DiskSource>, guest: GuestId) -> Result<(), Problem> {
     blocking(move || places(&disks)?.iter().try_for_each(|place| place.release(guest))).await
 }

@@ -29,6 +29,9 @@
 //! from disk, which is right wherever the guest ran last. To go on with a *copy in memory* is
 //! another statement, `Resume`: that the copy here is the newest there is. With claims on a shared
 //! disk a false one is harmless while the handoff is undecided, for the claim is taken first.
+//!
+//! Of records that are damaged an operator may say that they were not newer than what can still be
+//! read. Claims and peers are asked all the same, and so is every host that keeps the definition.
 
 use crate::disk::{By, Claim, OwnerRecord};
 use crate::ownership::{Answer, Ownership, State};
@@ -54,6 +57,17 @@ pub enum Disk {
     /// It has a place, and that cannot be read.
     Unreadable,
     Images(Vec<Image>),
+}
+
+impl Disk {
+    /// Whether something beside an image is there and cannot be read.
+    pub fn is_damaged(&self) -> bool {
+        let Disk::Images(images) = self else { return false };
+        images.iter().any(|image| {
+            let is_damaged = |claim: &ClaimFound| matches!(claim, ClaimFound::Damaged { .. });
+            image.owner == OwnerFound::Damaged || image.claims.iter().any(is_damaged)
+        })
+    }
 }
 
 /// What was found beside one image.
@@ -93,10 +107,21 @@ pub struct Peer {
     pub is_keeper: bool,
 }
 
+/// What an operator (or a fence command) states, because no message can tell it any more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Word<'a> {
+    /// No engine of these hosts lives.
+    pub off: &'a [HostId],
+    /// No record that cannot be read, here or beside the disks, says anything newer than what can.
+    pub despite_damage: bool,
+    pub then: Then,
+}
+
 /// What to do after an operator's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Then {
     /// Start the guest from its disks; whatever was in memory is lost.
+    #[default]
     Boot,
     /// Go on with the copy in this host's memory, which the operator says is the newest.
     Resume,
@@ -180,11 +205,11 @@ struct Candidate {
 
 /// Decides whether the guest may start here, nobody having said anything.
 pub fn start(evidence: &Evidence<'_>) -> Verdict {
-    decide(evidence, &[])
+    decide(evidence, Word::default())
 }
 
-/// Decides on an operator's word that `off` are off.
-pub fn recover(evidence: &Evidence<'_>, off: &[HostId], then: Then) -> Verdict {
+/// Decides on an operator's word.
+pub fn recover(evidence: &Evidence<'_>, word: Word<'_>) -> Verdict {
     // A host that answers and does not have the guest by its own account has forgotten it: that
     // is what the word is about.
     let answers = |peer: &Peer| match peer.answer {
@@ -193,21 +218,21 @@ pub fn recover(evidence: &Evidence<'_>, off: &[HostId], then: Then) -> Verdict {
         Some(Answer::Moving { .. } | Answer::Acquiring { .. } | Answer::Damaged) => true,
     };
     let is_up = |host| evidence.peers.iter().any(|peer| peer.host == host && answers(peer));
-    if let Some(&host) = off.iter().find(|&&host| is_up(host)) {
+    if let Some(&host) = word.off.iter().find(|&&host| is_up(host)) {
         return Verdict::Refused(Refusal::PeerAnswers { host });
     }
     if evidence.images().any(|image| image.is_in_use) {
         return Verdict::Refused(Refusal::InUse);
     }
-    let verdict = decide(evidence, off);
-    match (then, &verdict) {
+    let verdict = decide(evidence, word);
+    match (word.then, &verdict) {
         (Then::Resume, Verdict::Acquire { .. }) => evidence.resume(),
         (Then::Boot | Then::Resume, _) => verdict,
     }
 }
 
-fn decide(evidence: &Evidence<'_>, off: &[HostId]) -> Verdict {
-    if let Some(refusal) = evidence.obstacle(off) {
+fn decide(evidence: &Evidence<'_>, word: Word<'_>) -> Verdict {
+    if let Some(refusal) = evidence.obstacle(word.off) {
         return Verdict::Refused(refusal);
     }
     let me = evidence.own.ledger.identity.host;
@@ -219,19 +244,22 @@ fn decide(evidence: &Evidence<'_>, off: &[HostId]) -> Verdict {
     if let Some(Candidate { owner, epoch, known_by }) = newest
         && owner != me
         && ours.is_none_or(|ours| epoch >= ours)
-        && !off.contains(&owner)
+        && !word.off.contains(&owner)
     {
         return Verdict::Refused(Refusal::OwnedBy { owner, epoch, known_by });
     }
-    let unknown = evidence.unknown(ours, newest, off);
+    let unknown = evidence.unknown(ours, newest, word);
     if !unknown.is_empty() {
         return Verdict::InDoubt(unknown);
     }
     let is_newest = |ours| newest.is_none_or(|c| c.owner == me && c.epoch == ours);
     let ledger = &evidence.own.ledger;
+    // What takes the place of the damaged records is a claim of its own.
+    let is_mending = word.despite_damage && evidence.disk.is_damaged();
     match ours {
         Some(epoch)
             if ledger.boot == ledger.now
+                && !is_mending
                 && is_newest(epoch)
                 && evidence.newest_claim() <= Some(epoch) =>
         {
@@ -372,8 +400,9 @@ impl Evidence<'_> {
         &self,
         ours: Option<Epoch>,
         newest: Option<Candidate>,
-        off: &[HostId],
+        word: Word<'_>,
     ) -> Vec<Unknown> {
+        let Word { off, despite_damage, .. } = word;
         let ledger = &self.own.ledger;
         let me = ledger.identity.host;
         let mut unknown = Vec::new();
@@ -391,7 +420,8 @@ impl Evidence<'_> {
             ClaimFound::Damaged { .. } => false,
         });
         let is_bad_owner = self.images().any(|image| image.owner == OwnerFound::Damaged);
-        if self.claims().any(is_bad_claim) || (is_bad_owner && !is_ours_by_claim) {
+        let is_damaged = self.claims().any(is_bad_claim) || (is_bad_owner && !is_ours_by_claim);
+        if is_damaged && !despite_damage {
             unknown.push(Unknown::DiskDamaged);
         }
         // What is ours on the disk alone was ours, and is.
@@ -410,7 +440,8 @@ impl Evidence<'_> {
         if was_ceded_to_us && ours != Some(newest_epoch) && off.is_empty() {
             unknown.push(Unknown::OwnMemoryLost);
         }
-        if self.own.state == State::Damaged && !is_ours_by_disk && off.is_empty() {
+        let is_own_damaged = self.own.state == State::Damaged && !is_ours_by_disk;
+        if is_own_damaged && off.is_empty() && !despite_damage {
             unknown.push(Unknown::OwnRecordDamaged);
         }
         let is_said_by_peer =

@@ -4,7 +4,10 @@
 //! The door beside what the model checks: a single answer, and what it forbids.
 
 use uuid::Uuid;
-use whimbrel_handoff::door::{Disk, Evidence, Peer, Refusal, Verdict, start};
+use whimbrel_handoff::door::{
+    Disk, Evidence, Image, KnownBy, OwnerFound, Peer, Refusal, Unknown, Verdict, Word, recover,
+    start,
+};
 use whimbrel_handoff::ownership::{Answer, EngineView, Found, Ownership};
 use whimbrel_handoff::record::{BootId, Identity, Record, Standing};
 use whimbrel_model::id::{Epoch, GuestId, HostId};
@@ -41,4 +44,60 @@ fn a_source_that_has_not_heard_is_no_obstacle() {
 fn a_newer_handoff_is_one() {
     let open = Verdict::Refused(Refusal::HandoffOpen { at: THERE });
     assert_eq!(verdict_of_owner(3), open);
+}
+
+const IDENTITY: Identity = Identity { guest: GuestId(Uuid::from_u128(0x11)), host: HERE };
+
+/// What the door says about an image whose owner record is damaged, without a word and after one
+/// that this does not matter. The other host keeps the definition, and has given this answer.
+fn verdicts_despite_damage(
+    found: Found,
+    answer: Option<Answer>,
+    is_in_use: bool,
+) -> (Verdict, Verdict) {
+    let boot = BootId([0x22; 16]);
+    let (own, _) = Ownership::recover(IDENTITY, boot, found, EngineView::Gone);
+    let image = Image { owner: OwnerFound::Damaged, is_in_use, ..Image::default() };
+    let peers = vec![Peer { host: THERE, answer, is_keeper: true }];
+    let evidence = Evidence { own: &own, disk: Disk::Images(vec![image]), peers };
+    let word = Word { despite_damage: true, ..Word::default() };
+    (start(&evidence), recover(&evidence, word))
+}
+
+/// A damaged record forbids every start, until a person says that it does not matter.
+#[test]
+fn damage_is_overruled_by_a_word() {
+    let (start, word) = verdicts_despite_damage(Found::Nothing, Some(Answer::NoRecord), false);
+    assert_eq!(start, Verdict::InDoubt(vec![Unknown::DiskDamaged]));
+    assert_eq!(word, Verdict::Acquire { after: Epoch::default(), epoch: Epoch(1) });
+}
+
+/// The owner itself takes the guest anew by that word: what is damaged may be its own claim.
+#[test]
+fn an_owner_claims_again_despite_damage() {
+    let standing = Standing::Owned { epoch: Epoch(2), mending: None };
+    let boot = BootId([0x22; 16]);
+    let record = Record { identity: IDENTITY, boot, consumed: Epoch(2), standing };
+    let (_, word) = verdicts_despite_damage(Found::Record(record), Some(Answer::NoRecord), false);
+    assert_eq!(word, Verdict::Acquire { after: Epoch::default(), epoch: Epoch(3) });
+}
+
+/// That word does not outweigh what can be known: an owner that answers, an image in use, and,
+/// where the host's own record is damaged, too, a host that keeps the guest and is silent.
+#[test]
+fn a_word_about_damage_is_about_nothing_else() {
+    let epoch = Epoch(4);
+    let owner = Answer::Owner { owner: THERE, epoch, consumed: epoch };
+    let (_, word) = verdicts_despite_damage(Found::Nothing, Some(owner), false);
+    let known_by = KnownBy::Peer(THERE);
+    assert_eq!(word, Verdict::Refused(Refusal::OwnedBy { owner: THERE, epoch, known_by }));
+
+    let (_, word) = verdicts_despite_damage(Found::Nothing, Some(Answer::NoRecord), true);
+    assert_eq!(word, Verdict::Refused(Refusal::InUse));
+
+    let (start, word) = verdicts_despite_damage(Found::Damaged, None, false);
+    let silent = Unknown::Silent { host: THERE };
+    let all = vec![Unknown::DiskDamaged, Unknown::OwnRecordDamaged, silent];
+    assert_eq!(start, Verdict::InDoubt(all));
+    assert_eq!(word, Verdict::InDoubt(vec![silent]));
 }

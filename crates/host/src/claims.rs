@@ -376,6 +376,8 @@ impl Place {
                     return Err(ClaimError::Superseded { image: self.image.clone(), owner });
                 }
             }
+            // The claim says more than the record, and is whole.
+            Word::Damaged { .. } if self.is_claimed_by(&folder, owner)? => {}
             Word::Damaged { path, reason } => return Err(ClaimError::InDoubt { path, reason }),
         }
         folder
@@ -388,13 +390,19 @@ impl Place {
         }
     }
 
-    /// Makes the image this owner's on an operator's word, whatever was beside it: for what
-    /// is damaged.
-    pub fn adopt(&self, owner: &Owner) -> Result<(), ClaimError> {
-        let folder = Folder::make(self.parent())?;
-        self.prune(&folder, None)?;
-        folder.remove(&self.name_with(".guest"))?;
-        folder.replace(&self.name_with(".owner"), &format::owner(owner, &self.image, self.inode))
+    /// Removes what is damaged, on an operator's word that nothing in it matters. What can be read
+    /// stays, and decides.
+    pub fn remove_damaged(&self) -> Result<(), ClaimError> {
+        let Some(folder) = Folder::find(self.parent())? else { return Ok(()) };
+        for (epoch, claimant) in self.claims()? {
+            if claimant.is_none() {
+                folder.remove(&self.claim_name(epoch))?;
+            }
+        }
+        match self.word_in(&folder)? {
+            Word::Damaged { .. } => folder.remove(&self.name_with(".owner")),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the record of a guest that was forgotten, with its claims and papers; a record of
@@ -474,6 +482,11 @@ impl Place {
             Some(folder) => read_mark(&folder, &self.name_with(MARK)),
             None => Ok(None),
         }
+    }
+
+    fn is_claimed_by(&self, folder: &Folder, owner: &Owner) -> Result<bool, ClaimError> {
+        let claim = self.read_claim(folder, &self.claim_name(owner.epoch))?;
+        Ok(claim.is_some_and(|claim| claim.host == owner.host && claim.guest == owner.guest))
     }
 
     fn parent(&self) -> &Path {

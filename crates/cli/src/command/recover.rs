@@ -27,7 +27,10 @@ pub(crate) struct Args {
     /// Have the configured fence command switch this host off first.
     #[arg(long, value_name = "HOST")]
     fence: Option<String>,
-    /// Do not ask for the host's name once more.
+    /// State that no damaged record says anything newer than what can still be read.
+    #[arg(long)]
+    despite_damage: bool,
+    /// Do not ask for a name to be typed once more.
     #[arg(long, short)]
     yes: bool,
 }
@@ -35,7 +38,7 @@ pub(crate) struct Args {
 pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     let GuestArg { guest } = args.guest;
     cx.about(&guest);
-    let is_statement = args.is_off.is_some() || args.fence.is_some();
+    let is_statement = args.is_off.is_some() || args.fence.is_some() || args.despite_damage;
     let recovery = match cx.client.recovery(&guest).await {
         Ok(recovery) => Some(recovery),
         Err(_) if is_statement => None,
@@ -45,10 +48,20 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
         explain(cx, recovery);
         return Ok(End::Done);
     }
-    if let Some(host) = &args.is_off {
-        confirm(cx, host, args.yes)?;
+    let Args { on, is_off, fence, despite_damage, yes, .. } = args;
+    if let Some(host) = &is_off {
+        let question = format!(
+            "If `{host}` still runs the guest, its disks will be corrupted. Is it off for certain?"
+        );
+        confirm(cx, &question, host, yes)?;
     }
-    let request = RecoverRequest { on: args.on, is_off: args.is_off, fence: args.fence };
+    if despite_damage {
+        let question = format!(
+            "If any other host runs `{guest}`, its disks will be corrupted. Does none, for certain?"
+        );
+        confirm(cx, &question, &guest.to_string(), yes)?;
+    }
+    let request = RecoverRequest { on, is_off, fence, despite_damage };
     match (cx.client.recover(&guest, &request).await, recovery) {
         (Ok(recovered), _) if cx.printer.is_json => {
             cx.printer.json(&recovered);
@@ -66,24 +79,21 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     }
 }
 
-/// Wants the host's name typed once more, by a person who has read what follows from it.
-fn confirm(cx: &mut Context, host: &str, is_sure: bool) -> Result<(), Problem> {
+/// Wants a name typed once more, by a person who has read what follows from it.
+fn confirm(cx: &mut Context, question: &str, name: &str, is_sure: bool) -> Result<(), Problem> {
     if is_sure || !cx.printer.io.is_input_terminal {
         return Ok(());
     }
-    cx.printer.ask(&format!(
-        "If `{host}` still runs the guest, its disks will be corrupted. Is it off for certain?\n\
-         Type its name to say so: "
-    ));
+    cx.printer.ask(&format!("{question}\nType `{name}` to say so: "));
     let typed = cx.printer.read_line().unwrap_or_default();
-    if typed.trim() == host {
+    if typed.trim() == name {
         return Ok(());
     }
     Err(Problem::new(
         Kind::Refused,
         codes::RECOVER_NOT_CONFIRMED,
-        format!("`{host}` was not typed, so nothing was done"),
-        format!("make sure that `{host}` is off, then say it again"),
+        format!("`{name}` was not typed, so nothing was done"),
+        "make sure that it is so, then say it again",
     ))
 }
 

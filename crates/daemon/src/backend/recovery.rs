@@ -18,6 +18,7 @@ use std::time::Duration;
 use whimbrel_api::guest::{GuestRef, GuestState};
 use whimbrel_api::recover::{Choice, HostKnowledge, RecoverRequest, Recovered, Recovery};
 use whimbrel_api::{Kind, Problem};
+use whimbrel_handoff::ownership::Answer;
 use whimbrel_host::store::{Desired, KeptRow, NewGuest};
 use whimbrel_link::wire::WhoOwns;
 use whimbrel_model::id::{GuestId, HostId};
@@ -41,6 +42,7 @@ enum Subject {
 
 /// What each host knows about a guest. Changes nothing.
 pub(super) async fn explain(daemon: &Arc<Daemon>, guest: &GuestRef) -> Result<Recovery, Problem> {
+    let mut choices = Vec::new();
     let (id, name, is_in_doubt, text, own) = match find(daemon, guest).await? {
         Subject::Here(handle) => {
             let view = handle.view();
@@ -59,6 +61,7 @@ pub(super) async fn explain(daemon: &Arc<Daemon>, guest: &GuestRef) -> Result<Re
                 }
             };
             let own = remark.unwrap_or_else(|| format!("the guest is {} here", view.state));
+            choices.extend(despite_damage(&view).await);
             (handle.id, name, is_in_doubt, text, own)
         }
         Subject::Kept(row) => {
@@ -70,7 +73,7 @@ pub(super) async fn explain(daemon: &Arc<Daemon>, guest: &GuestRef) -> Result<Re
         }
     };
     let own = HostKnowledge { host: daemon.name.to_string(), is_reachable: true, text: own };
-    let (mut hosts, mut choices) = (vec![own], Vec::new());
+    let mut hosts = vec![own];
     for peer in daemon.peers.all() {
         let host = daemon.peers.name_of(peer).to_string();
         let answer = ask(daemon, peer, id).await;
@@ -107,7 +110,21 @@ fn what_could_be_said(daemon: &Daemon, guest: &str, host: &str) -> Vec<Choice> {
     std::iter::once(word).chain(fence).collect()
 }
 
-/// Takes a person's word, or a fence command's, that a host is off.
+/// What could be said of damaged records, if there are any.
+async fn despite_damage(view: &GuestView) -> Option<Choice> {
+    let disks = view.papers.as_ref()?.writable_disks().cloned().collect();
+    let beside = crate::disks::look(disks).await.ok()?;
+    if !beside.disk.is_damaged() && view.ownership != Some(Answer::Damaged) {
+        return None;
+    }
+    Some(Choice {
+        command: format!("whimbrel recover {} --despite-damage", guest_name(view)),
+        consequence: "this host takes the guest from its disks, if no host that can be asked has \
+                      it; if another one runs it, its disks will be corrupted"
+            .to_owned(),
+    })
+}
+
 /// Refuses to recover a guest that is well here: what came of it would be a start from its disks.
 fn must_be_in_need(view: &GuestView) -> Result<(), Problem> {
     let state = view.state;
@@ -118,6 +135,7 @@ fn must_be_in_need(view: &GuestView) -> Result<(), Problem> {
     Err(GuestError::NotInDoubt { guest: guest_name(view), state }.into())
 }
 
+/// Takes a person's word, or a fence command's, that a host is off.
 pub(super) async fn recover(
     daemon: Arc<Daemon>,
     caller: Caller,
@@ -137,23 +155,8 @@ pub(super) async fn recover(
         // Before anything is fenced for nothing.
         must_be_in_need(&handle.view())?;
     }
-    let (host, off) = match (&request.is_off, &request.fence) {
-        (Some(off), _) => (target(&daemon, off)?.host, off),
-        (None, Some(off)) => {
-            let host = target(&daemon, off)?.host;
-            fence(&daemon, caller, off).await?;
-            (host, off)
-        }
-        (None, None) => {
-            return Err(Problem::new(
-                Kind::Refused,
-                NOTHING_TO_RECOVER,
-                "nothing was stated that is not known already",
-                format!("see what could be said with `whimbrel recover {guest}`"),
-            ));
-        }
-    };
-    let order = Order::Recover { caller, statement: Statement::IsOff { host } };
+    let statement = statement(&daemon, caller, &guest, &request).await?;
+    let order = Order::Recover { caller, statement };
     let handle = match subject {
         Subject::Here(handle) => {
             handle.order(order).await?;
@@ -170,9 +173,40 @@ pub(super) async fn recover(
         }
     };
     let guest = handle.view().summary(&daemon.name).await;
-    let text =
-        format!("the guest was recovered on `{}`, on the word that `{off}` is off", daemon.name);
+    let text = match request.is_off.or(request.fence) {
+        Some(off) => {
+            format!("the guest was recovered on `{}`, on the word that `{off}` is off", daemon.name)
+        }
+        None => format!("the guest was recovered on `{}`, despite damaged records", daemon.name),
+    };
     Ok(Recovered { text, guest })
+}
+
+/// What is stated; a fence command is run before it is believed.
+async fn statement(
+    daemon: &Daemon,
+    caller: Caller,
+    guest: &GuestRef,
+    request: &RecoverRequest,
+) -> Result<Statement, Problem> {
+    let off = match (&request.is_off, &request.fence) {
+        (Some(off), _) => Some(target(daemon, off)?.host),
+        (None, Some(off)) => {
+            let host = target(daemon, off)?.host;
+            fence(daemon, caller, off).await?;
+            Some(host)
+        }
+        (None, None) if request.despite_damage => None,
+        (None, None) => {
+            return Err(Problem::new(
+                Kind::Refused,
+                NOTHING_TO_RECOVER,
+                "nothing was stated that is not known already",
+                format!("see what could be said with `whimbrel recover {guest}`"),
+            ));
+        }
+    };
+    Ok(Statement { off, despite_damage: request.despite_damage })
 }
 
 /// Finds a guest that has papers here or, failing that, the newest papers kept of another host's.

@@ -13,7 +13,7 @@ use whimbrel_api::Problem;
 use whimbrel_handoff::disk::{OwnerRecord, rivals};
 use whimbrel_handoff::door::{
     self, ClaimFound, Disk, Evidence, Image, OwnerFound, Peer, Refusal, Then, Unknown, Verdict,
-    is_void,
+    Word, is_void,
 };
 use whimbrel_handoff::effect::{Claims, Event};
 use whimbrel_handoff::ownership::{Answer, Ownership as Machine, State};
@@ -42,8 +42,7 @@ impl GuestTask {
 
     /// An operator has stated what no message can tell any more.
     pub(super) async fn order_recover(&mut self, statement: Statement) -> Result<(), Problem> {
-        let Statement::IsOff { host } = statement;
-        let off = self.daemon.peers.name_of(host);
+        let said = self.say(statement);
         // What comes of the word is a start from the disks. A guest that is well here would lose
         // its memory by it, and win nothing.
         let is_well = self.ownership.machine().may_run() && !self.ownership.is_in_doubt();
@@ -51,22 +50,28 @@ impl GuestTask {
             let guest = self.name().to_string();
             return Err(GuestError::NotInDoubt { guest, state: self.state() }.into());
         }
-        self.story_warn(format!("an operator states that `{off}` is off"));
+        self.story_warn(format!("an operator states that {said}"));
         if self.may_resume_safely().await {
-            let resumed = self.pass_the_door_by_word(&[host], Then::Resume).await;
+            let resumed = self.pass_the_door_by_word(statement, Then::Resume).await;
             if resumed.is_ok() {
-                self.story(format!("the guest goes on here, on the word that `{off}` is off"));
+                self.story(format!("the guest goes on here, on the word that {said}"));
                 return Ok(());
             }
             if self.engine.is_some() && self.ownership.machine().may_run() {
                 return resumed;
             }
         }
-        self.pass_the_door_by_word(&[host], Then::Boot).await?;
+        self.pass_the_door_by_word(statement, Then::Boot).await?;
         self.end_engine().await;
         self.boot().await?;
-        self.story(format!("the guest was started here, on the word that `{off}` is off"));
+        self.story(format!("the guest was started here, on the word that {said}"));
         Ok(())
+    }
+
+    fn say(&self, statement: Statement) -> String {
+        let off = statement.off.map(|host| format!("`{}` is off", self.daemon.peers.name_of(host)));
+        let damage = statement.despite_damage.then(|| "damaged records say nothing newer".into());
+        off.into_iter().chain(damage).collect::<Vec<_>>().join(" and that ")
     }
 
     /// Whether this host has a whole copy in memory, and claims beside the disks would tell if
@@ -79,14 +84,24 @@ impl GuestTask {
         has_copy && matches!(self.look_at_disks().await, Ok(Found { disk: Disk::Images(_), .. }))
     }
 
-    /// The same, after an operator's word that some hosts are off.
-    async fn pass_the_door_by_word(&mut self, off: &[HostId], then: Then) -> Result<(), Problem> {
+    /// The same, after an operator's word.
+    async fn pass_the_door_by_word(
+        &mut self,
+        statement: Statement,
+        then: Then,
+    ) -> Result<(), Problem> {
+        let Statement { off, despite_damage } = statement;
         let found = self.look_at_disks().await?;
         let peers = self.ask_peers().await;
         let verdict = {
             let own = self.ownership.machine();
-            door::recover(&Evidence { own, disk: found.disk.clone(), peers }, off, then)
+            let word = Word { off: off.as_slice(), despite_damage, then };
+            door::recover(&Evidence { own, disk: found.disk.clone(), peers }, word)
         };
+        if despite_damage && matches!(verdict, Verdict::Acquire { .. }) {
+            // Nobody could claim beside it.
+            disks::remove_damaged(self.papers()?.writable_disks().cloned().collect()).await?;
+        }
         self.obey(verdict, &found.owner_names).await
     }
 
@@ -113,6 +128,15 @@ impl GuestTask {
         }
         self.ownership.must_own(&self.name())?;
         self.keep_papers_beside_disks().await;
+        Ok(())
+    }
+
+    /// Refuses to hand over a guest that no host could claim.
+    pub(crate) async fn must_be_claimable(&self) -> Result<(), Problem> {
+        if self.look_at_disks().await?.disk.is_damaged() {
+            let guest = self.name().to_string();
+            return Err(GuestError::RecordDamaged { guest }.into());
+        }
         Ok(())
     }
 
@@ -260,10 +284,12 @@ impl GuestTask {
                 return Event::ClaimLost { epoch, holder };
             }
         }
-        let has_place = matches!(found.disk, Disk::Images(_));
+        if matches!(found.disk, Disk::Images(_)) {
+            return Event::ClaimWon { epoch };
+        }
         match self.rival_without_place(epoch).await {
-            Some(holder) if !has_place => Event::ClaimLost { epoch, holder },
-            _ => Event::ClaimWon { epoch },
+            Some(holder) => Event::ClaimLost { epoch, holder },
+            None => Event::ClaimWon { epoch },
         }
     }
 

@@ -24,6 +24,7 @@ whimbrel_model::codes! {
     TOO_LATE = "migration/too-late": "The guest has been handed over already, so the migration cannot be cancelled.";
     DISK_OF_OTHER = "ownership/disk-of-other": "A disk of the guest belongs to another guest.";
     PEER_ANSWERS = "recover/peer-answers": "A host was stated to be off, and it answers.";
+    RECORD_DAMAGED = "ownership/record-damaged": "A record beside a disk of the guest cannot be read, so the guest cannot be handed over.";
     IMAGE_IN_USE = "ownership/image-in-use": "A disk of the guest is open for writing in some engine.";
     CHANGED = "guest/changed": "The definition was changed by somebody else meanwhile.";
 }
@@ -64,6 +65,8 @@ pub(crate) enum GuestError {
     DiskOfOther { guest: String, other: String, hosts: String },
     #[error("`{host}` was said to be off, and it answers")]
     PeerAnswers { guest: String, host: String },
+    #[error("a record beside a disk of guest `{guest}` is damaged, so no host could claim it")]
+    RecordDamaged { guest: String },
     #[error("a disk of guest `{guest}` is open for writing in some engine now")]
     ImageInUse { guest: String },
     #[error("the definition of guest `{guest}` was changed while you edited it")]
@@ -87,6 +90,7 @@ impl Remedy for GuestError {
             GuestError::TooLate { .. } => TOO_LATE,
             GuestError::DiskOfOther { .. } => DISK_OF_OTHER,
             GuestError::PeerAnswers { .. } => PEER_ANSWERS,
+            GuestError::RecordDamaged { .. } => RECORD_DAMAGED,
             GuestError::ImageInUse { .. } => IMAGE_IN_USE,
             GuestError::Changed { .. } => CHANGED,
         }
@@ -107,6 +111,7 @@ impl Remedy for GuestError {
             | GuestError::TooLate { .. }
             | GuestError::DiskOfOther { .. }
             | GuestError::PeerAnswers { .. }
+            | GuestError::RecordDamaged { .. }
             | GuestError::ImageInUse { .. }
             | GuestError::Changed { .. } => Kind::Refused,
         }
@@ -161,6 +166,10 @@ impl Remedy for GuestError {
                     "let the hosts sort it out: `whimbrel recover {guest}` shows what they know"
                 )
             }
+            GuestError::RecordDamaged { guest } => format!(
+                "if no other host runs the guest: `whimbrel stop {guest}`, then `whimbrel recover \
+                 {guest} --despite-damage`"
+            ),
             GuestError::ImageInUse { guest } => format!(
                 "find the process that has it open (`fuser -v`) and end it, then `whimbrel recover \
                  {guest}` again"

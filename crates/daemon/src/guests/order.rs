@@ -90,9 +90,11 @@ pub(crate) enum Order {
 
 /// What an operator states about a guest in doubt.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Statement {
-    /// The host named is off for good, so this host may take the guest.
-    IsOff { host: HostId },
+pub(crate) struct Statement {
+    /// This host is off for good, so the one that is asked may take the guest.
+    pub(crate) off: Option<HostId>,
+    /// Damaged records say nothing newer than those that can be read.
+    pub(crate) despite_damage: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -89,6 +89,9 @@ impl GuestTask {
         if let Some(problem) = planned.plan.problem() {
             return self.refuse_journey(problem.into()).await;
         }
+        if let Err(problem) = self.must_be_claimable().await {
+            return self.refuse_journey(problem).await;
+        }
         let compresses = planned.compresses(order.bandwidth);
         let channels = order.channels.unwrap_or(if compresses { CHANNELS } else { 1 });
         let offer = match self.offer_papers(&order, channels) {

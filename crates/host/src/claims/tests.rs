@@ -204,10 +204,23 @@ fn every_damage_is_noticed() {
     let lost = shared.place.claim(&claimant(1, 1)).unwrap_err();
     assert_eq!(lost.kind(), Kind::InDoubt);
 
-    shared.place.adopt(&owner(3, 4)).unwrap();
-    assert_eq!(shared.place.word().unwrap(), Word::Owner(owner(3, 4)));
+    shared.place.remove_damaged().unwrap();
     assert_eq!(shared.files(), ["web1.img.owner"]);
+    std::fs::write(&record, "whimbrel owner 1 00000000\n{}\n").unwrap();
+    shared.place.remove_damaged().unwrap();
+    assert_eq!(shared.place.word().unwrap(), Word::Nothing);
     assert_eq!(shared.place.claim(&claimant(3, 5)).unwrap(), Claim::Won);
+}
+
+/// The host that holds the claim writes a damaged record anew; no other host does.
+#[test]
+fn a_claim_mends_its_record() {
+    let shared = shared();
+    shared.take(1, 1);
+    std::fs::write(shared.file(".owner"), "torn").unwrap();
+    assert!(matches!(shared.place.record(&owner(2, 1)), Err(ClaimError::InDoubt { .. })));
+    shared.place.record(&owner(1, 1)).unwrap();
+    assert_eq!(shared.place.word().unwrap(), Word::Owner(owner(1, 1)));
 }
 
 /// A copy of the folder speaks of other files; a folder that was moved still speaks of its own; a

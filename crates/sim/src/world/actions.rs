@@ -429,7 +429,7 @@ impl World {
                 };
                 let named = evidence.peers.iter().filter(is_named);
                 let off: Vec<_> = named.map(|peer| peer.host).collect();
-                door::recover(&evidence, &off, then)
+                door::recover(&evidence, door::Word { off: &off, then, ..door::Word::default() })
             }
         };
         scope.coverage.verdict(&verdict);
