@@ -5,7 +5,7 @@
 //! open files of the daemons must stay flat.
 
 use crate::lab::{Host, finish, guard};
-use crate::scene::{Cast, Scene, lives_only_on, report};
+use crate::scene::{Cast, Scene, console_of, lives_only_on, report};
 use crate::setting::Setting;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, ensure};
@@ -83,7 +83,7 @@ fn move_all(
     let mut pauses = Vec::new();
     for (cast, witness) in casts.iter().zip(witnesses) {
         lives_only_on(target, source, &cast.name, "running")?;
-        let status = witness.is_well()?;
+        let status = witness.is_well().with_context(|| console_of(target, &cast.name))?;
         ensure!(status.boot(0)? == 1, "{} was booted anew: {status:?}", cast.name);
         pauses.push(report(target, &cast.name)?["pause_ms"].as_u64().unwrap_or_default());
     }

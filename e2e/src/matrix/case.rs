@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const STILL_MAX: Duration = Duration::from_secs(5);
 /// How long until nothing of the attempt is left: one that goes on has its memory to carry.
 const SETTLED_MAX: Duration = Duration::from_secs(25);
+/// The same, counted from when the guest began to run where it is, if that was after the healing.
+const LEFT_MAX: Duration = Duration::from_secs(5);
 const COMMAND_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -70,10 +72,16 @@ impl Case {
         let ran = finish(command, "migrate", "", COMMAND_MAX)?;
         let home = self.wait_until_settled(stage, healed)?;
         let settled = healed.elapsed();
+        let over_at = stage.observer.last_start().max(healed_at);
+        let left = Duration::from_secs_f64((observer::now() - over_at).max(0.0));
         let still = stage.observer.longest_silence(healed_at);
         let end = self.judge(stage, home, has_struck)?;
         self.check_command(&ran, end)?;
         ensure!(still <= STILL_MAX, "no copy ran for {still:?} after all was healed");
+        ensure!(
+            left <= LEFT_MAX,
+            "something of the attempt was left for {left:?} after it was over"
+        );
         stage.observer.never_two()?;
         self.leave(stage, end)?;
         Ok(Verdict::Right(Came { end, was_idle: !has_struck, still, settled }))

@@ -86,6 +86,11 @@ impl Observer {
         self.runs().iter().filter(|run| run.until.is_none()).map(|run| run.pid).collect()
     }
 
+    /// Returns when an engine last began to run its guest.
+    pub(super) fn last_start(&self) -> f64 {
+        self.runs().iter().map(|run| run.from).fold(0.0, f64::max)
+    }
+
     /// Returns the longest time, from a moment on until now, in which no engine ran.
     pub(super) fn longest_silence(&self, since: f64) -> Duration {
         let mut runs = self.runs();

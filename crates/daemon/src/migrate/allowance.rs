@@ -7,6 +7,12 @@
 //! whole of what was promised it would do so in the middle of the first pass, though most of that
 //! could have been sent while the guest ran. So the allowance is small at first, and doubles with
 //! each pass that did not get there, up to what was promised.
+//!
+//! Not so for an emulated guest. QEMU's emulator marks a page as written and writes it then: a page
+//! that is sent in between arrives without the write (kvm-unit-tests has a "TCG migration
+//! lost dirty bit reproducer"). What is sent
+//! after the guest has stopped is whole. Short passes send what was written a moment ago, and are
+//! where it happens: of 1,600 moves of a busy guest, with the small allowance, three went wrong.
 
 use std::time::Duration;
 
@@ -26,6 +32,11 @@ pub(super) struct Allowance {
 impl Allowance {
     pub(super) fn new(promised: Duration) -> Self {
         Self { promised, now: promised / FIRST, round: 0 }
+    }
+
+    /// All of it from the beginning.
+    pub(super) fn at_once(promised: Duration) -> Self {
+        Self { promised, now: promised, round: 0 }
     }
 
     pub(super) fn now(self) -> Duration {
@@ -58,5 +69,6 @@ mod tests {
         let grown: Vec<_> = rounds.into_iter().map(|round| allowance.on_round(round)).collect();
         let ms = |ms| Some(Duration::from_millis(ms));
         assert_eq!(grown, [None, None, None, ms(75), None, ms(150), ms(300), None, None]);
+        assert_eq!(Allowance::at_once(Duration::from_secs(1)).on_round(5), None);
     }
 }

@@ -20,6 +20,7 @@ use whimbrel_handoff::message::{Kind, Reason};
 use whimbrel_link::carrier::{self, Config, Meet, Side};
 use whimbrel_link::wire::Offer;
 use whimbrel_model::id::GuestName;
+use whimbrel_model::passport::Accelerator;
 use whimbrel_model::run_state::RunState;
 
 whimbrel_model::codes! {
@@ -145,7 +146,12 @@ impl GuestTask {
             return Ok(());
         };
         let mut options = migration_options(offer);
-        let allowance = Allowance::new(options.tuning.pause_max);
+        let promised = options.tuning.pause_max;
+        let passport = self.papers.as_ref().and_then(|papers| papers.passport.as_ref());
+        let allowance = match passport.map(|passport| passport.accelerator) {
+            Some(Accelerator::Tcg) => Allowance::at_once(promised),
+            Some(Accelerator::Kvm) | None => Allowance::new(promised),
+        };
         options.tuning.pause_max = allowance.now();
         let tuning = options.tuning;
         let (instance, handoff, target) =
