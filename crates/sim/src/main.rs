@@ -20,7 +20,7 @@ usage: whimbrel-sim model [--full | --states N] [--only PART-OF-A-NAME] [--write
 
 /// Worlds generated in each scope, in CI and for a full run.
 const STATES: usize = 260_000;
-const STATES_FULL: usize = 12_000_000;
+const STATES_FULL: usize = 28_000_000;
 
 /// Lives lived where nobody says how many.
 const SEEDS: u64 = 100_000;
