@@ -123,9 +123,7 @@ impl Observer {
         let together = pairs.map(|(a, b)| (until(a).min(until(b)) - a.from.max(b.from), *a, *b));
         together.filter(|(time, ..)| *time > 0.0).max_by(|(a, ..), (b, ..)| a.total_cmp(b))
     }
-}
 
-impl Observer {
     /// Returns for how long, in seconds, an engine had run the guest when another one, that had run
     /// it before, went on: what the guest did in that time is undone, but for its disks.
     pub(super) fn undone(&self) -> Option<f64> {
