@@ -112,9 +112,8 @@ fn what_could_be_said(daemon: &Daemon, guest: &str, host: &str) -> Vec<Choice> {
 
 /// What could be said of damaged records, if there are any.
 async fn despite_damage(view: &GuestView) -> Option<Choice> {
-    let disks = view.papers.as_ref()?.writable_disks().cloned().collect();
-    let beside = crate::disks::look(disks).await.ok()?;
-    if !beside.disk.is_damaged() && view.ownership != Some(Answer::Damaged) {
+    let is_beside = view.has_damaged_records().await.ok()?;
+    if !is_beside && view.ownership != Some(Answer::Damaged) {
         return None;
     }
     Some(Choice {
@@ -135,7 +134,7 @@ fn must_be_in_need(view: &GuestView) -> Result<(), Problem> {
     Err(GuestError::NotInDoubt { guest: guest_name(view), state }.into())
 }
 
-/// Takes a person's word, or a fence command's, that a host is off.
+/// Takes a person's word, or a fence command's, about what no message can tell.
 pub(super) async fn recover(
     daemon: Arc<Daemon>,
     caller: Caller,

@@ -131,15 +131,6 @@ impl GuestTask {
         Ok(())
     }
 
-    /// Refuses to hand over a guest that no host could claim.
-    pub(crate) async fn must_be_claimable(&self) -> Result<(), Problem> {
-        if self.look_at_disks().await?.disk.is_damaged() {
-            let guest = self.name().to_string();
-            return Err(GuestError::RecordDamaged { guest }.into());
-        }
-        Ok(())
-    }
-
     async fn look_at_disks(&self) -> Result<Found, Problem> {
         let disks: Vec<_> = self.papers()?.writable_disks().cloned().collect();
         disks::look(disks).await

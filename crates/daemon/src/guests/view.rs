@@ -7,6 +7,7 @@ use crate::console::Hub;
 use crate::guests::Papers;
 use std::sync::Arc;
 use std::time::SystemTime;
+use whimbrel_api::Problem;
 use whimbrel_api::guest::{GuestState, GuestSummary};
 use whimbrel_api::migration::Migration;
 use whimbrel_engine::Instance;
@@ -60,6 +61,13 @@ impl GuestView {
             remark: None,
             ownership: None,
         }
+    }
+
+    /// Returns whether something beside its disks is there and cannot be read.
+    pub(crate) async fn has_damaged_records(&self) -> Result<bool, Problem> {
+        let Some(papers) = &self.papers else { return Ok(false) };
+        let disks = papers.writable_disks().cloned().collect();
+        Ok(crate::disks::look(disks).await?.disk.is_damaged())
     }
 
     /// Returns the guest as a list shows it; none where it has no papers here.

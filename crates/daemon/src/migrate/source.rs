@@ -62,9 +62,15 @@ impl GuestTask {
         let mut journey = Journey::new(order.handoff, target.host, target.name.clone(), role, mode);
         journey.caller = Some(order.caller);
         let (daemon, guest) = (self.daemon.clone(), self.handle.clone());
-        let view = self.current_view();
+        let (view, name) = (self.current_view(), self.name().to_string());
         let planning = async move {
-            let planned = make_plan(&daemon, &view, &order.target, order.is_stop_and_copy).await;
+            // Not in the guest's own task: a dead file server would keep that from everything else.
+            let planned = match view.has_damaged_records().await {
+                // No host could claim it.
+                Ok(true) => Err(GuestError::RecordDamaged { guest: name }.into()),
+                Ok(false) => make_plan(&daemon, &view, &order.target, order.is_stop_and_copy).await,
+                Err(problem) => Err(problem),
+            };
             let event = MigrationEvent::Planned(Box::new(planned));
             // The guest may have been forgotten meanwhile.
             let _ = guest.send(GuestEvent::Migration { handoff: order.handoff, event }).await;
@@ -89,9 +95,6 @@ impl GuestTask {
         journey.progressing.note_plan(&planned.plan);
         if let Some(problem) = planned.plan.problem() {
             return self.refuse_journey(problem.into()).await;
-        }
-        if let Err(problem) = self.must_be_claimable().await {
-            return self.refuse_journey(problem).await;
         }
         let compresses = planned.compresses(order.bandwidth);
         let channels = order.channels.unwrap_or(if compresses { CHANNELS } else { 1 });
