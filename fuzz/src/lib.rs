@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use whimbrel_page_store::Held;
 use whimbrel_pages::codec::{Codec, Packing, Unpacker};
 use whimbrel_pages::frame::{Batch, Frame, FrameReader};
 use whimbrel_pages::image::{ImageId, ImageKey, Manifest, Seal};
@@ -17,13 +18,14 @@ use whimbrel_pages::split::{PAGE_BYTES, Piece, QemuSplit, Split, XenSplit};
 /// A target and its name, which is also that of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("split_qemu", split_qemu),
     ("split_xen", split_xen),
     ("frames", frames),
     ("batch", batch),
     ("image", image),
     ("journey", journey),
+    ("held", held),
 ];
 
 pub fn split_qemu(data: &[u8]) {
@@ -127,6 +129,17 @@ pub fn image(data: &[u8]) {
     assert!(seal.open_block(3, data, &mut Unpacker::default()).is_err());
     if let Ok(manifest) = Manifest::open(&seal, data) {
         assert_eq!(manifest.entries(), [], "only an empty one needs no seal");
+    }
+}
+
+/// What a host knows of an image elsewhere, altered: with its digest put right, and as it is.
+pub fn held(data: &[u8]) {
+    let mut proven = data.to_vec();
+    proven.extend_from_slice(blake3::hash(data).as_bytes());
+    for bytes in [data, &proven] {
+        if let Ok(held) = Held::from_bytes(bytes) {
+            assert!(held.to_bytes() == bytes);
+        }
     }
 }
 

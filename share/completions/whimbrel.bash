@@ -31,6 +31,9 @@ _whimbrel() {
             whimbrel,create)
                 cmd="whimbrel__subcmd__create"
                 ;;
+            whimbrel,cutover)
+                cmd="whimbrel__subcmd__cutover"
+                ;;
             whimbrel,daemon)
                 cmd="whimbrel__subcmd__daemon"
                 ;;
@@ -66,6 +69,9 @@ _whimbrel() {
                 ;;
             whimbrel,migrate)
                 cmd="whimbrel__subcmd__migrate"
+                ;;
+            whimbrel,pages)
+                cmd="whimbrel__subcmd__pages"
                 ;;
             whimbrel,pause)
                 cmd="whimbrel__subcmd__pause"
@@ -127,6 +133,15 @@ _whimbrel() {
             whimbrel__subcmd__host,ls)
                 cmd="whimbrel__subcmd__host__subcmd__list"
                 ;;
+            whimbrel__subcmd__pages,drop)
+                cmd="whimbrel__subcmd__pages__subcmd__drop"
+                ;;
+            whimbrel__subcmd__pages,list)
+                cmd="whimbrel__subcmd__pages__subcmd__list"
+                ;;
+            whimbrel__subcmd__pages,ls)
+                cmd="whimbrel__subcmd__pages__subcmd__list"
+                ;;
             *)
                 ;;
         esac
@@ -134,7 +149,7 @@ _whimbrel() {
 
     case "${cmd}" in
         whimbrel)
-            opts="-h -V --json --socket --config --help --version create start stop shutdown destroy reboot pause unpause list ls ps show edit rm console plan migrate watch cancel report recover log info doctor host relocation reload import daemon carry completions man"
+            opts="-h -V --json --socket --config --help --version create start stop shutdown destroy reboot pause unpause list ls ps show edit rm console plan migrate watch cancel cutover report recover log info doctor host relocation pages reload import daemon carry completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -262,6 +277,28 @@ _whimbrel() {
                     COMPREPLY=($(compgen -W "toml cfg" -- "${cur}"))
                     return 0
                     ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        whimbrel__subcmd__cutover)
+            opts="-h --json --socket --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -618,7 +655,7 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__migrate)
-            opts="-d -h --stop-and-copy --bandwidth --max-pause --carrier --channels --detach --json --socket --config --help"
+            opts="-d -h --stop-and-copy --bandwidth --max-pause --deadline --max-slowdown --on-miss --hold --carrier --channels --detach --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -632,6 +669,18 @@ _whimbrel() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --deadline)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-slowdown)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --on-miss)
+                    COMPREPLY=($(compgen -W "cancel pause throttle" -- "${cur}"))
+                    return 0
+                    ;;
                 --carrier)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -640,6 +689,72 @@ _whimbrel() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        whimbrel__subcmd__pages)
+            opts="-h --json --socket --config --help list ls drop"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        whimbrel__subcmd__pages__subcmd__drop)
+            opts="-h --all --json --socket --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        whimbrel__subcmd__pages__subcmd__list)
+            opts="-h --json --socket --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

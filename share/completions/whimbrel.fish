@@ -48,6 +48,7 @@ complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "plan" -d 'Check w
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "migrate" -d 'Move a guest to another host while it runs'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "watch" -d 'Watch a guest\'s migration, or everything that happens. Ctrl-C leaves; nothing is cancelled'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "cancel" -d 'Give up a guest\'s migration: the guest stays where it is'
+complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "cutover" -d 'Tell a migration that is held to cut over, and wait for its end'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "report" -d 'Show what a guest\'s last migration cost, or list the migrations of this host'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "recover" -d 'Settle which host owns a guest in doubt, or explain what each host knows'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "log" -d 'Show what happened: on this host and, for moves, on the other one. Times are UTC'
@@ -55,6 +56,7 @@ complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "info" -d 'Show wh
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "doctor" -d 'Check whether this host is fit to run guests and to take them in'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "host" -d 'Pair hosts, and see those that are paired'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "relocation" -d 'Open or close this host for moving guests. Kept over restarts of the daemon'
+complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "pages" -d 'See and drop the memory that this host keeps of guests that have left it'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "reload" -d 'Have the daemon read its configuration again'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "import" -d 'Convert an old `xend-config.sxp` into a `whimbrel.toml`'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "daemon" -d 'Run the daemon, in the foreground'
@@ -152,11 +154,17 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l json -d 'Prin
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -s h -l help -d 'Print help'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l bandwidth -d 'The most it may send: `100MiB/s`, `1Gbit/s` [default: as configured]' -r
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l max-pause -d 'The longest pause the guest may see: `100ms` [default: as configured]' -r
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l deadline -d 'The longest it may take in all: `10m` [default: as configured]' -r
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l max-slowdown -d 'How much the guest may be slowed down to be caught up with: `30%` [default: as configured]' -r
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l on-miss -d 'What happens where that cannot be kept: the guest stays, stands still for longer, or is slowed down further [default: as configured]' -r -f -a "cancel\t''
+pause\t''
+throttle\t''"
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l carrier -d 'How memory travels: `tunnel` or `pages` [default: the planner chooses]' -r
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l channels -d 'How many data channels [default: the planner chooses]' -r
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l stop-and-copy -d 'Stop the guest first and copy then'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l hold -d 'Converge, stay so, and cut over when `whimbrel cutover GUEST` says so'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -s d -l detach -d 'Do not wait for the end; `whimbrel watch GUEST` shows it'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -168,6 +176,10 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand cancel" -l socket -d '
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand cancel" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand cancel" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand cancel" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand cutover" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand cutover" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand cutover" -l json -d 'Print data and problems as JSON'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand cutover" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand report" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand report" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand report" -s a -l all -d 'List all kept migrations of the guest, not only the last'
@@ -232,6 +244,26 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand relocation" -l socket 
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand relocation" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand relocation" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand relocation" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and not __fish_seen_subcommand_from list ls drop" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and not __fish_seen_subcommand_from list ls drop" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and not __fish_seen_subcommand_from list ls drop" -l json -d 'Print data and problems as JSON'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and not __fish_seen_subcommand_from list ls drop" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and not __fish_seen_subcommand_from list ls drop" -f -a "list" -d 'List whose memory is kept here, and until when'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and not __fish_seen_subcommand_from list ls drop" -f -a "ls" -d 'List whose memory is kept here, and until when'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and not __fish_seen_subcommand_from list ls drop" -f -a "drop" -d 'Drop what is kept of a guest here'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from list" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from list" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from list" -l json -d 'Print data and problems as JSON'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from ls" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from ls" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from ls" -l json -d 'Print data and problems as JSON'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from drop" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from drop" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from drop" -l all -d 'Drop what is kept of all guests'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from drop" -l json -d 'Print data and problems as JSON'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand pages; and __fish_seen_subcommand_from drop" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand reload" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand reload" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand reload" -l json -d 'Print data and problems as JSON'

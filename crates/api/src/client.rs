@@ -22,6 +22,7 @@ use crate::host::{
 use crate::limits::{RESPONSE_BYTES_MAX, STOP_TIMEOUT_MS_DEFAULT};
 use crate::log::{LogPage, LogQuery};
 use crate::migration::{MigrateRequest, Migration, MigrationList, Report, ReportList};
+use crate::pages::{KeptMemoryList, MemoryDropped};
 use crate::plan::{Plan, PlanRequest};
 use crate::problem::{Kind, Problem, code};
 use crate::recover::{RecoverRequest, Recovered, Recovery};
@@ -350,6 +351,11 @@ impl Client {
         self.post(&path(guest, "/cancel"), &()).await
     }
 
+    /// Tells a held migration to cut over.
+    pub async fn cut_over(&self, guest: &str) -> Result<Migration, Problem> {
+        self.post(&path(guest, "/cutover"), &()).await
+    }
+
     /// Returns the migrations that go on now.
     pub async fn migrations(&self) -> Result<MigrationList, Problem> {
         self.get("/v1/migrations").await
@@ -385,6 +391,23 @@ impl Client {
         request: &RecoverRequest,
     ) -> Result<Recovered, Problem> {
         self.post(&path(guest, "/recovery"), request).await
+    }
+}
+
+/// Kept memory.
+impl Client {
+    /// Returns the memory this host keeps of guests that have left.
+    pub async fn kept_memory(&self) -> Result<KeptMemoryList, Problem> {
+        self.get("/v1/pages").await
+    }
+
+    /// Drops what is kept of a guest, or of all.
+    pub async fn drop_kept_memory(&self, guest: Option<&str>) -> Result<MemoryDropped, Problem> {
+        let path = match guest {
+            Some(guest) => format!("/v1/pages/{}", segment(guest)),
+            None => "/v1/pages".to_owned(),
+        };
+        self.call(Method::DELETE, &path, &(), CALL_TIME_MAX).await
     }
 }
 

@@ -180,6 +180,8 @@ pub struct GuestDetail {
     pub fits: Vec<Fit>,
     /// The migration that goes on now, if any.
     pub migration: Option<crate::migration::Migration>,
+    /// Memory of it that the host it came from keeps for its return.
+    pub kept: Option<crate::pages::KeptElsewhere>,
     /// Why it is in the state it is in, where that is not plain.
     pub remark: Option<String>,
 }

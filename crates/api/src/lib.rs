@@ -23,6 +23,7 @@ pub mod limits;
 pub mod log;
 pub mod migration;
 pub mod openapi;
+pub mod pages;
 pub mod plan;
 pub mod problem;
 pub mod recover;

@@ -22,10 +22,57 @@ pub struct MigrateRequest {
     pub bandwidth_bytes_per_second: Option<u64>,
     /// The longest pause the guest may see, in milliseconds. Absent: as configured.
     pub pause_ms_max: Option<u64>,
+    /// The longest it may take in all, in milliseconds. Absent: as configured.
+    pub deadline_ms: Option<u64>,
+    /// How much the guest may be slowed down, in percent from 0 to 99. Absent: as configured.
+    pub slowdown_percent_max: Option<u8>,
+    /// What happens where that cannot be kept. Absent: as configured.
+    pub on_miss: Option<OnMiss>,
+    /// Whether to converge, stay so, and cut over only when told to.
+    #[serde(default)]
+    pub is_held: bool,
     /// `tunnel` or `pages`. Absent: the planner chooses.
     pub carrier: Option<String>,
     /// How many data channels. Absent: the planner chooses.
     pub channels: Option<u32>,
+}
+
+/// What a migration was promised to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Bargain {
+    /// The longest pause the guest may see, in milliseconds.
+    pub pause_ms_max: u64,
+    /// The longest it may take in all, in milliseconds; of one that is held, until it can be cut
+    /// over, and again from the word on.
+    pub deadline_ms: u64,
+    /// How much the guest may be slowed down, in percent.
+    pub slowdown_percent_max: u8,
+    /// What happens where that cannot be kept.
+    pub on_miss: OnMiss,
+    /// Whether it waits for the word to cut over.
+    pub is_held: bool,
+}
+
+/// What happens where a bargain cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnMiss {
+    /// The guest stays where it is.
+    Cancel,
+    /// It stands still for longer than was promised.
+    Pause,
+    /// It is slowed down more than was promised.
+    Throttle,
+}
+
+impl fmt::Display for OnMiss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cancel => "cancel",
+            Self::Pause => "pause",
+            Self::Throttle => "throttle",
+        })
+    }
 }
 
 /// A migration as it stands, or as it ended.
@@ -57,6 +104,12 @@ pub struct Migration {
     pub checks_passed: u32,
     /// What the plan expected.
     pub forecast: Option<Forecast>,
+    /// What was promised; absent where only a definition moves, and on the target.
+    #[serde(default)]
+    pub bargain: Option<Bargain>,
+    /// Why that cannot be kept, in figures, once it is known.
+    #[serde(default)]
+    pub miss: Option<String>,
     /// How memory gets on; absent before the first byte.
     pub progress: Option<Progress>,
     /// How it ended; absent while it goes on.
@@ -139,6 +192,15 @@ pub struct Progress {
     pub rate_bytes_per_second: u64,
     /// How fast the guest writes to its memory, in bytes a second.
     pub dirty_bytes_per_second: u64,
+    /// How much the guest is slowed down, in percent.
+    #[serde(default)]
+    pub throttle_percent: u8,
+    /// The pause if the guest were stopped now, in milliseconds.
+    #[serde(default)]
+    pub pause_now_ms: Option<u64>,
+    /// Whether it can be cut over, and waits for the word.
+    #[serde(default)]
+    pub is_holding: bool,
     /// How long it will still take, in milliseconds.
     pub remaining_ms: Option<Range>,
     /// Why it is still running.
@@ -225,10 +287,44 @@ pub struct Report {
     pub carrier: Option<String>,
     /// Data channels.
     pub channel_count: u32,
+    /// How the pages of memory travelled, where the carrier was `pages`.
+    #[serde(default)]
+    pub pages: Option<PageCounts>,
     /// How long each phase took.
     pub phases: Vec<PhaseTime>,
     /// What had been expected.
     pub forecast: Option<Forecast>,
+    /// What had been promised.
+    #[serde(default)]
+    pub bargain: Option<Bargain>,
+    /// Whether that was kept; absent where the guest did not move.
+    #[serde(default)]
+    pub is_kept: Option<bool>,
+    /// Why it could not be, where that was known before the end.
+    #[serde(default)]
+    pub miss: Option<String>,
+    /// The most that the guest was slowed down, in percent.
+    #[serde(default)]
+    pub throttle_percent_max: u8,
+}
+
+/// How pages of 4 KiB travelled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PageCounts {
+    /// Sent whole, compressed.
+    pub new_count: u64,
+    /// Not sent: the target held them.
+    pub held_count: u64,
+    /// Sent as the difference to what the target held.
+    pub changed_count: u64,
+    /// Of one byte repeated.
+    pub uniform_count: u64,
+    /// What the target held from an earlier visit when the migration began.
+    pub visited_count: u64,
+    /// How often the link was lost and made again.
+    pub resumed_count: u64,
+    /// Bytes that were sent again because of that.
+    pub repeated_bytes: u64,
 }
 
 /// Where the pause went, in milliseconds; absent parts were not measured.

@@ -17,6 +17,7 @@ use crate::host::{
 };
 use crate::log::{LogPage, LogQuery};
 use crate::migration::{MigrateRequest, Migration, MigrationList, Report, ReportList, ReportQuery};
+use crate::pages::{KeptMemoryList, MemoryDropped};
 use crate::plan::{Plan, PlanRequest};
 use crate::problem::Problem;
 use crate::recover::{RecoverRequest, Recovered, Recovery};
@@ -47,6 +48,7 @@ pub fn operations() -> Vec<(&'static str, &'static str)> {
 fn table() -> Vec<Entry> {
     use HttpMethod::{Delete, Get, Post, Put};
     let op = Entry::new;
+    // A table: one operation each.
     vec![
         op(Get, "/v1/host", "What this host is and has").answers::<HostInfo>(),
         op(Post, "/v1/reload", "Read the configuration again").answers::<Reloaded>(),
@@ -95,6 +97,8 @@ fn table() -> Vec<Entry> {
             .answers::<Migration>(),
         op(Post, "/v1/guests/{guest}/cancel", "Ask a guest's migration to be given up")
             .answers::<Migration>(),
+        op(Post, "/v1/guests/{guest}/cutover", "Tell a held migration to cut over")
+            .answers::<Migration>(),
         op(Get, "/v1/guests/{guest}/report", "The newest report about a guest").answers::<Report>(),
         op(Get, "/v1/guests/{guest}/recovery", "What each host knows about a guest in doubt")
             .answers::<Recovery>(),
@@ -106,6 +110,10 @@ fn table() -> Vec<Entry> {
         op(Get, "/v1/reports", "Old reports, newest first")
             .query::<ReportQuery>()
             .answers::<ReportList>(),
+        op(Get, "/v1/pages", "The memory this host keeps of guests that have left")
+            .answers::<KeptMemoryList>(),
+        op(Delete, "/v1/pages", "Drop all kept memory").answers::<MemoryDropped>(),
+        op(Delete, "/v1/pages/{guest}", "Drop what is kept of a guest").answers::<MemoryDropped>(),
         op(Get, "/v1/log", "Lines of the log; with `follow`, a stream of events")
             .query::<LogQuery>()
             .answers::<LogPage>(),

@@ -7,6 +7,7 @@ mod cancel;
 mod completions;
 mod console;
 mod create;
+mod cutover;
 mod destroy;
 mod doctor;
 mod edit;
@@ -17,6 +18,7 @@ mod list;
 mod log;
 mod man;
 mod migrate;
+mod pages;
 mod pause;
 mod plan;
 mod reboot;
@@ -108,6 +110,7 @@ pub(crate) enum Command {
     Migrate(migrate::Args),
     Watch(watch::Args),
     Cancel(cancel::Args),
+    Cutover(cutover::Args),
     Report(report::Args),
     Recover(recover::Args),
     Log(log::Args),
@@ -115,6 +118,7 @@ pub(crate) enum Command {
     Doctor(doctor::Args),
     Host(host::Args),
     Relocation(relocation::Args),
+    Pages(pages::Args),
     Reload(reload::Args),
     Import(import::Args),
     /// Run the daemon, in the foreground.
@@ -170,6 +174,7 @@ impl Command {
             Self::Migrate(args) => migrate::run(cx, args).await,
             Self::Watch(args) => watch::run(cx, args).await,
             Self::Cancel(args) => cancel::run(cx, args).await,
+            Self::Cutover(args) => cutover::run(cx, args).await,
             Self::Report(args) => report::run(cx, args).await,
             Self::Recover(args) => recover::run(cx, args).await,
             Self::Log(args) => log::run(cx, args).await,
@@ -177,6 +182,7 @@ impl Command {
             Self::Doctor(args) => doctor::run(cx, args).await,
             Self::Host(args) => host::run(cx, args).await,
             Self::Relocation(args) => relocation::run(cx, args).await,
+            Self::Pages(args) => pages::run(cx, args).await,
             Self::Reload(args) => reload::run(cx, args).await,
             Self::Import(_)
             | Self::Daemon

@@ -47,6 +47,8 @@ impl Progress {
 struct Lines {
     said: Vec<Phase>,
     is_warned: bool,
+    is_miss_said: bool,
+    is_hold_said: bool,
 }
 
 impl Lines {
@@ -61,6 +63,17 @@ impl Lines {
             if let Some(text) = finished(time.phase, time.duration_ms, migration) {
                 lines.push(line(time.phase, &text));
             }
+        }
+        if let Some(miss) = &migration.miss
+            && !std::mem::replace(&mut self.is_miss_said, true)
+        {
+            lines.push(format!("warning: the bargain cannot be kept: {miss}"));
+        }
+        let progress = migration.progress.as_ref();
+        if let Some(held) = progress.filter(|progress| progress.is_holding)
+            && !std::mem::replace(&mut self.is_hold_said, true)
+        {
+            lines.extend(held.reason.clone());
         }
         if migration.phase > Phase::Plan && !std::mem::replace(&mut self.is_warned, true) {
             let warnings = migration.findings.iter().filter(|f| f.severity == Severity::Warning);

@@ -31,6 +31,7 @@ use whimbrel_api::host::{
 };
 use whimbrel_api::log::{LogPage, LogQuery};
 use whimbrel_api::migration::{MigrateRequest, Migration, MigrationList, Report, ReportList};
+use whimbrel_api::pages::{KeptMemoryList, MemoryDropped};
 use whimbrel_api::plan::{Plan, PlanRequest};
 use whimbrel_api::recover::{RecoverRequest, Recovered, Recovery};
 
@@ -152,6 +153,10 @@ impl Backend for Front {
         finish(moves::cancel(self.0.clone(), caller, guest)).await
     }
 
+    async fn cut_over(&self, caller: Caller, guest: GuestRef) -> Result<Migration, Problem> {
+        finish(moves::cut_over(self.0.clone(), caller, guest)).await
+    }
+
     async fn migrations(&self, _: Caller) -> Result<MigrationList, Problem> {
         Ok(moves::current(&self.0))
     }
@@ -184,6 +189,18 @@ impl Backend for Front {
         request: RecoverRequest,
     ) -> Result<Recovered, Problem> {
         finish(recovery::recover(self.0.clone(), caller, guest, request)).await
+    }
+
+    async fn kept_memory(&self, _: Caller) -> Result<KeptMemoryList, Problem> {
+        crate::pages::list(&self.0).await
+    }
+
+    async fn drop_kept_memory(
+        &self,
+        caller: Caller,
+        guest: Option<GuestRef>,
+    ) -> Result<MemoryDropped, Problem> {
+        finish(crate::pages::drop_kept(self.0.clone(), caller, guest)).await
     }
 
     async fn log(&self, _: Caller, query: LogQuery) -> Result<LogPage, Problem> {

@@ -29,6 +29,8 @@ use whimbrel_model::config::{self, Config};
 use whimbrel_model::facts::UserFacts;
 use whimbrel_model::id::{GuestId, HostId, HostName};
 use whimbrel_model::text_file::TextFile;
+use whimbrel_page_store::PageStore;
+use whimbrel_page_store::policy::Policy;
 
 /// One daemon on one host.
 pub(crate) struct Daemon {
@@ -44,6 +46,7 @@ pub(crate) struct Daemon {
     engine_user: Option<RunAs>,
     pub(crate) network: Network,
     pub(crate) memory: Memory,
+    pub(crate) pages: PageStore,
     pub(crate) guests: Registry,
     pub(crate) peers: Arc<Peers>,
     pub(crate) started_at: SystemTime,
@@ -115,6 +118,7 @@ impl Daemon {
             engine: stoppable(Arc::new(engine)),
             network: Network::open().map_err(|error| Problem::of(&error))?,
             memory: Memory::new(config.host_min_memory),
+            pages: PageStore::new(layout.pages()),
             config: Mutex::new(Arc::new(config)),
             guests: Registry::default(),
             peers: Arc::new(peers),
@@ -181,6 +185,11 @@ impl Daemon {
     pub(crate) fn set_config(&self, config: Config) {
         *self.config.lock().expect("nothing panics while it holds the configuration") =
             Arc::new(config);
+    }
+
+    /// How much memory of guests that left is kept, and for how long.
+    pub(crate) fn pages_policy(&self) -> Policy {
+        Policy::of(&self.config().pages)
     }
 
     pub(crate) fn layout(&self) -> &Layout {

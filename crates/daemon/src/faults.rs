@@ -115,6 +115,10 @@ mod points {
             self.0.run_state().await
         }
 
+        async fn dirty_rate(&self) -> Result<Option<Bytes>, EngineError> {
+            self.0.dirty_rate().await
+        }
+
         async fn pause(&self) -> Result<(), EngineError> {
             pass("engine/pause").await;
             self.0.pause().await

@@ -12,6 +12,7 @@ mod answer;
 mod backend;
 mod guests;
 mod hosts;
+mod pages;
 mod router;
 mod server;
 mod socket;

@@ -23,6 +23,7 @@ mod memory;
 mod migrate;
 mod neighbours;
 mod ownership;
+mod pages;
 mod peers;
 mod peers_view;
 mod serve;

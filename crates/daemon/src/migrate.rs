@@ -18,7 +18,8 @@
 //! other, in the guest's own task. A [`Journey`] is what the task must remember of one attempt; if
 //! the daemon dies it is gone, and the ownership file alone says how to go on.
 
-mod allowance;
+mod bargain;
+mod carrier;
 mod effects;
 mod plan;
 mod report;
@@ -27,6 +28,8 @@ mod target;
 mod watch;
 mod wire;
 
+pub(crate) use bargain::bargain_for;
+pub(crate) use carrier::Wish;
 pub(crate) use plan::{answer_facts, finding, forecast, make_plan, read_host_facts};
 pub(crate) use report::{Progressing, report_for};
 pub(crate) use watch::Figures;
@@ -36,18 +39,22 @@ use crate::guests::GuestTask;
 use crate::http::Caller;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use tokio::sync::watch as watch_channel;
 use tokio::task::AbortHandle;
 use whimbrel_api::Problem;
 use whimbrel_api::guest::GuestState;
 use whimbrel_api::migration::{Mode, Phase};
 use whimbrel_link::carrier::Control;
-use whimbrel_link::wire::Offer;
+use whimbrel_link::wire::{CarrierKind, Offer};
 use whimbrel_model::id::{HandoffId, HostId, HostName};
-use whimbrel_model::plan::Plan;
+use whimbrel_model::plan::{Bargain, Plan};
 use whimbrel_model::units::Bytes;
+use whimbrel_page_store::HeldSummary;
 
 /// How long an attempt may be without a link before it is given up, up to the commit point.
 pub(crate) const LINK_LOST_MAX: Duration = Duration::from_secs(10);
+/// The same while a running guest's memory travels as pages.
+pub(crate) const PAGES_LINK_LOST_MAX: Duration = Duration::from_secs(120);
 /// How long nothing may move while the guest stands still, before the attempt is given up.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(10);
 
@@ -61,10 +68,10 @@ pub(crate) struct MoveOrder {
     pub(crate) handoff: HandoffId,
     pub(crate) target: Target,
     pub(crate) is_stop_and_copy: bool,
-    pub(crate) bandwidth: Option<Bytes>,
-    pub(crate) pause_max: Duration,
-    /// None: as the plan chooses.
-    pub(crate) channels: Option<u32>,
+    pub(crate) bargain: Bargain,
+    /// Converge, and cut over only when told to.
+    pub(crate) is_held: bool,
+    pub(crate) wish: Wish,
 }
 
 /// The host a guest is to go to.
@@ -94,6 +101,10 @@ pub(crate) struct Journey {
     /// What source and target have agreed on, once it is offered.
     pub(crate) offer: Option<Box<Offer>>,
     pub(crate) caller: Option<Caller>,
+    /// What the way to the peer carries, in bytes a second; none: not measured.
+    pub(crate) link_rate: Option<Bytes>,
+    /// Bytes a second that the guest wrote before; none: not measured.
+    pub(crate) dirty_before: Option<Bytes>,
     /// The conversation with the peer, while there is one.
     pub(crate) wire: Option<Wire>,
     /// When the conversation broke.
@@ -105,6 +116,10 @@ pub(crate) struct Journey {
     /// Why it will not succeed, as far as it is known: the first reason counts.
     pub(crate) problem: Option<Problem>,
     pub(crate) is_cancelled: bool,
+    /// Whether the word to cut over has been given; whoever watches the engine hears of it.
+    pub(crate) word: watch_channel::Sender<bool>,
+    /// Everything else is done, and only the word is missing.
+    pub(crate) waits_for_word: bool,
     /// The engine's part is over: what it still says about this attempt does not count.
     pub(crate) has_given_up_engine: bool,
 }
@@ -137,6 +152,8 @@ impl Journey {
             role,
             mode,
             offer: None,
+            link_rate: None,
+            dirty_before: None,
             caller: None,
             wire: None,
             wire_lost_at: None,
@@ -145,6 +162,8 @@ impl Journey {
             progressing: Progressing::begin(),
             problem: None,
             is_cancelled: false,
+            word: watch_channel::Sender::new(false),
+            waits_for_word: false,
             has_given_up_engine: false,
         }
     }
@@ -157,12 +176,35 @@ impl Journey {
         }
     }
 
+    /// Whether it is not to be cut over yet.
+    pub(crate) fn is_held(&self) -> bool {
+        self.order().is_some_and(|order| order.is_held) && !*self.word.borrow()
+    }
+
+    /// What a person asked for, where this host is the one that was asked.
+    pub(crate) fn order(&self) -> Option<&MoveOrder> {
+        match &self.role {
+            Role::Planning(order) | Role::Source(order) => Some(order),
+            Role::Target | Role::Resumed { .. } => None,
+        }
+    }
+
     /// What the guest is because of the journey; none: what its engine says.
     pub(crate) fn state(&self) -> Option<GuestState> {
         if !self.is_source() {
             return Some(GuestState::Arriving);
         }
         (self.progressing.phase() >= Phase::Switch).then_some(GuestState::Leaving)
+    }
+
+    /// Returns how long the attempt may be without a link now. A stream of pages goes on behind a
+    /// cut, and the guest does not mind while it runs.
+    pub(crate) fn link_lost_max(&self) -> Duration {
+        let is_pages = self.offer.as_ref().is_some_and(|offer| offer.carrier == CarrierKind::Pages);
+        match self.progressing.phase() {
+            Phase::Memory if is_pages => PAGES_LINK_LOST_MAX,
+            _ => LINK_LOST_MAX,
+        }
     }
 
     /// Notes why the attempt will fail; what came first is what went wrong.
@@ -190,6 +232,10 @@ pub(crate) struct Planned {
     pub(crate) has_multifd_zstd: bool,
     /// What the way to the target carries, in bytes a second; none: not measured.
     pub(crate) rate: Option<Bytes>,
+    /// Bytes a second that the guest writes; none: not measured.
+    pub(crate) dirty_rate: Option<Bytes>,
+    /// What the target holds of the guest's memory, as far as this host knows.
+    pub(crate) held: Option<HeldSummary>,
 }
 
 impl GuestTask {

@@ -10,6 +10,7 @@ use crate::guests::{GuestTask, Held, Papers};
 use crate::http::{self, BindError, Caller, Socket};
 use crate::neighbours;
 use crate::ownership::Ownership;
+use crate::pages;
 use crate::serve;
 use crate::story::{About, from_unix_ms, line};
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +84,7 @@ async fn live(config: &ConfigFile) -> Result<(), Problem> {
     daemon.open_port().await?;
     tokio::spawn(serve::serve(daemon.clone(), arrivals));
     tokio::spawn(neighbours::watch(daemon.clone()));
+    tokio::spawn(pages::watch(daemon.clone()));
     let path = daemon.api_socket();
     let socket = bind(&daemon, &path).map_err(|error| Problem::of(&error))?;
     daemon.story.info(&About::default(), "the daemon has started");

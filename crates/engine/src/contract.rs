@@ -122,6 +122,9 @@ pub trait Instance: Send + Sync {
 
     /// Host CPU time the guest has used.
     async fn cpu_time(&self) -> Result<Duration, EngineError>;
+    /// Measures how much the guest writes, in bytes of pages a second; takes about as long. None:
+    /// it cannot be said. Not to be asked while memory travels.
+    async fn dirty_rate(&self) -> Result<Option<Bytes>, EngineError>;
     /// Sets what the balloon aims at.
     async fn set_memory_target(&self, target: Bytes) -> Result<(), EngineError>;
 
@@ -138,7 +141,8 @@ pub trait Instance: Send + Sync {
     ) -> Result<(), EngineError>;
     /// How the migration, in or out, stands, by the engine's own word just now.
     async fn migration(&self) -> Result<Migration, EngineError>;
-    /// Changes the pause the engine aims at and the bandwidth it may use, while it runs.
+    /// Changes the pause the engine aims at, the bandwidth it may use and how much it slows the
+    /// guest down, while it runs.
     async fn retune(&self, tuning: Tuning) -> Result<(), EngineError>;
     /// Gives up sending and returns how the migration really ended: `Cancelled` or `Failed`, or
     /// `Completed` where it was too late, and then nothing was changed.
@@ -176,6 +180,8 @@ pub struct MigrationOptions {
     pub tuning: Tuning,
     /// Stop the guest first and copy then.
     pub is_stop_and_copy: bool,
+    /// [`Tuning::throttle_percent`] may be asked for later on.
+    pub may_throttle: bool,
 }
 
 impl MigrationOptions {
@@ -185,11 +191,15 @@ impl MigrationOptions {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tuning {
-    /// Bytes a second the engine may send; none: as much as the socket takes.
+    /// Bytes a second the engine may send; none: as much as the socket takes. However little it is,
+    /// a page in each tenth of a second is sent.
     pub bandwidth: Option<Bytes>,
     pub pause_max: Duration,
+    /// The share of its time that a vCPU is kept from executing while memory travels; at most 99.
+    /// It may take an engine a few passes to get there. Ends with the migration.
+    pub throttle_percent: u8,
 }
 
 /// How a migration stands.
@@ -218,6 +228,8 @@ pub struct Progress {
     pub rate: Bytes,
     /// Bytes a second the guest dirties.
     pub dirty_rate: Bytes,
+    /// How much the guest is slowed down now.
+    pub throttle_percent: u8,
     /// How long the engine says the guest was stopped, once completed.
     pub downtime: Option<Duration>,
     /// The steps of the pause, as far as they have come and this daemon saw them.

@@ -8,6 +8,7 @@
 //! one guest (`instance`), and how it moves (`migration`).
 
 mod command;
+mod dirty;
 mod facts;
 mod firmware;
 mod freeze;

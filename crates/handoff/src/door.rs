@@ -28,7 +28,9 @@
 //! does not cover every host that could have the guest. What comes of it is a claim and a boot
 //! from disk, which is right wherever the guest ran last. To go on with a *copy in memory* is
 //! another statement, `Resume`: that the copy here is the newest there is. With claims on a shared
-//! disk a false one is harmless while the handoff is undecided, for the claim is taken first.
+//! disk a false one is harmless while the handoff is undecided, for the claim is taken first. Where
+//! there is no place for claims, whoever goes on by such a word says so first and then asks around
+//! once more: a target that was truly off may be back this very moment.
 //!
 //! Of records that are damaged an operator may say that they were not newer than what can still be
 //! read. Claims and peers are asked all the same, and so is every host that keeps the definition.

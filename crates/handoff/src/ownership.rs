@@ -302,6 +302,11 @@ impl Ownership {
             State::Unknown => Answer::NoRecord,
             State::Damaged => Answer::Damaged,
             State::Acquiring { epoch, .. } => Answer::Acquiring { epoch: *epoch },
+            // On an operator's word we are about to take back what was ceded.
+            State::Source(Source::Burning { handoff, .. }) => {
+                Answer::Acquiring { epoch: handoff.epoch }
+            }
+            State::Source(Source::Returning { take, .. }) => Answer::Acquiring { epoch: *take },
             State::Source(source) if source.has_ceded() => {
                 moving(me, source.handoff().peer, source.handoff().epoch)
             }
@@ -312,6 +317,12 @@ impl Ownership {
                 None => Answer::NoRecord,
             },
         }
+    }
+
+    /// Returns whether this host is about to take a guest that another may want, too. Where that
+    /// cannot be claimed, it asks around once more before it does.
+    pub fn is_taking(&self) -> bool {
+        matches!(self.state, State::Acquiring { .. } | State::Source(Source::Burning { .. }))
     }
 
     /// Returns the name of the state, for logs and coverage.

@@ -8,9 +8,12 @@ use whimbrel_handoff::door::{
     Disk, Evidence, Image, KnownBy, OwnerFound, Peer, Refusal, Unknown, Verdict, Word, recover,
     start,
 };
+use whimbrel_handoff::effect::Event;
+use whimbrel_handoff::message::Kind;
 use whimbrel_handoff::ownership::{Answer, EngineView, Found, Ownership};
-use whimbrel_handoff::record::{BootId, Identity, Record, Standing};
-use whimbrel_model::id::{Epoch, GuestId, HostId};
+use whimbrel_handoff::record::{BootId, Handoff, Identity, Record, Standing};
+use whimbrel_model::id::{Epoch, GuestId, HandoffId, HostId};
+use whimbrel_model::run_state::RunState;
 
 const HERE: HostId = HostId([0xaa; 32]);
 const THERE: HostId = HostId([0xbb; 32]);
@@ -18,6 +21,11 @@ const THERE: HostId = HostId([0xbb; 32]);
 /// What the door says to the owner of epoch 2, when the other host says that it moves the guest
 /// here with this epoch.
 fn verdict_of_owner(moving: u64) -> Verdict {
+    verdict_of_owner_told(Answer::Moving { from: THERE, to: HERE, epoch: Epoch(moving) })
+}
+
+/// The same with another answer.
+fn verdict_of_owner_told(answer: Answer) -> Verdict {
     let boot = BootId([0x22; 16]);
     let record = Record {
         identity: Identity { guest: GuestId(Uuid::from_u128(0x11)), host: HERE },
@@ -27,7 +35,6 @@ fn verdict_of_owner(moving: u64) -> Verdict {
     };
     let found = Found::Record(record);
     let (own, _) = Ownership::recover(record.identity, boot, found, EngineView::Gone);
-    let answer = Answer::Moving { from: THERE, to: HERE, epoch: Epoch(moving) };
     let peers = vec![Peer { host: THERE, answer: Some(answer), is_keeper: false }];
     start(&Evidence { own: &own, disk: Disk::Local, peers })
 }
@@ -37,6 +44,36 @@ fn verdict_of_owner(moving: u64) -> Verdict {
 #[test]
 fn a_source_that_has_not_heard_is_no_obstacle() {
     assert_eq!(verdict_of_owner(2), Verdict::Start { epoch: Epoch(2) });
+}
+
+/// A source that an operator's word tells to go on with what it ceded says so while it asks around:
+/// a target that was off meanwhile, and truly, does not start beside it.
+#[test]
+fn a_source_that_comes_back_on_a_word_is_seen() {
+    let (boot, identity) =
+        (BootId([0x22; 16]), Identity { guest: GuestId(Uuid::from_u128(0x11)), host: THERE });
+    let handoff = Handoff {
+        id: HandoffId(Uuid::from_u128(0x33)),
+        peer: HERE,
+        epoch: Epoch(2),
+        kind: Kind::PreCopy,
+    };
+    let run = Some(RunState::Running);
+    let standing = Standing::Ceded { epoch: Epoch(1), handoff, run };
+    let found = Found::Record(Record { identity, boot, consumed: Epoch(2), standing });
+    let (source, _) = Ownership::recover(identity, boot, found, EngineView::Gone);
+    assert!(matches!(source.answer(), Answer::Moving { .. }) && !source.is_taking());
+    let (source, _) = source.on_event(Event::Resume);
+    assert!(source.is_taking());
+    assert_eq!(source.answer(), Answer::Acquiring { epoch: Epoch(2) });
+    let known_by = KnownBy::Peer(THERE);
+    let refused = Refusal::OwnedBy { owner: THERE, epoch: Epoch(2), known_by };
+    assert_eq!(verdict_of_owner_told(source.answer()), Verdict::Refused(refused));
+    let (source, _) = source.on_event(Event::ClaimWon { epoch: Epoch(2) });
+    assert!(matches!(
+        verdict_of_owner_told(source.answer()),
+        Verdict::Refused(Refusal::OwnedBy { .. })
+    ));
 }
 
 /// A handoff to this host that is newer than what it owns is one it has forgotten.

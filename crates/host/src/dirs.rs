@@ -14,6 +14,7 @@
 //!     GUEST/                   0711
 //!       ownership              0600  the two-slot file
 //!       run/                   0700  of the user the engine runs as: sockets, console log
+//!   pages/                     0700  kept memory of guests: the page store's
 //!   carry/                     0700
 //!     HANDOFF/                 0700  the carrying process of one migration
 //! ```
@@ -180,6 +181,11 @@ impl Layout {
 
     pub fn guest(&self, guest: GuestId) -> GuestDir {
         GuestDir { path: self.guests().join(guest.to_string()) }
+    }
+
+    /// Where the page store keeps what guests left.
+    pub fn pages(&self) -> PathBuf {
+        self.root.join("pages")
     }
 
     pub fn carries(&self) -> PathBuf {

@@ -19,6 +19,7 @@ mod config;
 mod control;
 mod frames;
 mod meter;
+mod pages;
 mod process;
 mod server;
 mod spawn;
@@ -26,9 +27,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod throttle;
-mod window;
 
-pub use config::{Config, ConfigError, Meet, Side};
+pub use config::{Config, ConfigError, Meet, Pages, Side, Way};
 pub use control::{Control, ControlError};
 pub use spawn::{SpawnError, spawn};
 pub use status::{ChannelStatus, End, Flow, Status};

@@ -138,6 +138,28 @@ pub struct Offer {
     pub pause_max: Duration,
     /// The guest is forgotten when it stops.
     pub is_transient: bool,
+    pub carrier: CarrierKind,
+}
+
+/// How memory travels between the two carrying processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CarrierKind {
+    /// The engine's channels, untouched.
+    Tunnel,
+    /// One channel, looked into for the guest's pages.
+    Pages,
+}
+
+impl CarrierKind {
+    pub const ALL: [CarrierKind; 2] = [CarrierKind::Tunnel, CarrierKind::Pages];
+
+    /// Returns what people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            CarrierKind::Tunnel => "tunnel",
+            CarrierKind::Pages => "pages",
+        }
+    }
 }
 
 /// How a host is, in short.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use whimbrel_link::carrier::{self, Config, Control, Meet, Side, Status};
+use whimbrel_link::carrier::{self, Config, Control, Meet, Side, Status, Way};
 use whimbrel_link::identity::Identity;
 use whimbrel_model::id::HandoffId;
 
@@ -109,7 +109,16 @@ impl Lab {
         let peer = Identity::load(&self.directory(peer).join("identity")).unwrap().id();
         let identity = directory.join("identity");
         let handoff = self.handoff;
-        Config { handoff, identity, peer, side, engine, connections, bandwidth: None }
+        Config {
+            handoff,
+            identity,
+            peer,
+            side,
+            engine,
+            connections,
+            bandwidth: None,
+            way: Way::Tunnel,
+        }
     }
 
     async fn spawn(&self, name: &str, peer: &str, connections: u32) -> Control {

@@ -16,6 +16,7 @@ use crate::units::{self, Bytes};
 use allow::{AllowedHosts, HostPattern, Network};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The port of the seed, and ours.
 pub const PORT_DEFAULT: u16 = 8002;
@@ -23,6 +24,12 @@ pub const PORT_DEFAULT: u16 = 8002;
 pub const PATH_DEFAULT: &str = "/etc/whimbrel/whimbrel.toml";
 /// Most entries of `allow_paths` and of `allow_bridges`.
 pub const LIST_MAX: usize = 256;
+
+/// Most of the free space that kept memory may take.
+pub const BUDGET_PERCENT_MAX: u8 = 90;
+/// How long memory may be kept.
+pub const EXPIRE_MIN: Duration = Duration::from_secs(60);
+pub const EXPIRE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Everything that can be configured, with its default where the file is silent.
 #[derive(Clone, Debug)]
@@ -36,6 +43,7 @@ pub struct Config {
     pub engine: Engine,
     pub relocation: Relocation,
     pub bargain: Bargain,
+    pub pages: Pages,
     /// Switches another host off, and knows when it is.
     pub fence: Option<PathBuf>,
 }
@@ -77,6 +85,30 @@ pub struct Relocation {
     pub network: Option<Network>,
 }
 
+/// What is kept of the memory of guests that have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    pub is_kept: bool,
+    pub budget: Budget,
+    /// What is older is dropped.
+    pub expire: Duration,
+}
+
+/// How much space kept memory may take in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// Of what would be free if nothing were kept; at most [`BUDGET_PERCENT_MAX`].
+    Percent(u8),
+    Size(Bytes),
+}
+
+impl Default for Pages {
+    fn default() -> Self {
+        let expire = Duration::from_secs(24 * 3600);
+        Self { is_kept: true, budget: Budget::Percent(10), expire }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -101,6 +133,7 @@ impl Default for Config {
                 network: None,
             },
             bargain: Bargain::default(),
+            pages: Pages::default(),
             fence: None,
         }
     }
@@ -125,6 +158,9 @@ pub fn parse(file: &TextFile<'_>) -> Result<Config, FileError> {
         }
         if let Some(table) = top.table("migration", &schema::MIGRATION)? {
             migration(&table, &mut config.bargain)?;
+        }
+        if let Some(table) = top.table("pages", &schema::PAGES)? {
+            pages(&table, &mut config.pages)?;
         }
         if let Some(table) = top.table("fence", &schema::FENCE)? {
             config.fence = table.string("command")?.map(|path| path.path()).transpose()?;
@@ -230,6 +266,37 @@ fn migration(table: &Table<'_>, bargain: &mut Bargain) -> Result<(), FileError> 
     set(&mut bargain.on_miss, table.string("on_miss")?, |field| field.word(&OnMiss::WORDS))
 }
 
+fn pages(table: &Table<'_>, pages: &mut Pages) -> Result<(), FileError> {
+    pages.is_kept = table.bool("keep")?.unwrap_or(pages.is_kept);
+    set(&mut pages.budget, table.string("budget")?, |field| field.check(budget))?;
+    set(&mut pages.expire, table.string("expire")?, |field| {
+        let expire = field.check(units::parse_duration)?;
+        match (EXPIRE_MIN..=EXPIRE_MAX).contains(&expire) {
+            true => Ok(expire),
+            false => Err(field.bad(format!(
+                "{} is not between {} and {}",
+                units::format_duration(expire),
+                units::format_duration(EXPIRE_MIN),
+                units::format_duration(EXPIRE_MAX)
+            ))),
+        }
+    })
+}
+
+/// Reads `10%` or a size.
+fn budget(text: &str) -> Result<Budget, String> {
+    let Some(percent) = text.trim().strip_suffix('%') else {
+        let read = Bytes::parse(text).map(Budget::Size);
+        return read.map_err(|_| {
+            format!("`{}` is neither a part nor a size; write `10%` or `20 GiB`", printable(text))
+        });
+    };
+    let percent = percent.trim_end().parse().ok().filter(|p| (1..=BUDGET_PERCENT_MAX).contains(p));
+    percent
+        .map(Budget::Percent)
+        .ok_or_else(|| format!("`{}` is not between 1% and {BUDGET_PERCENT_MAX}%", printable(text)))
+}
+
 /// Returns the file with `[relocation] enabled` set, its comments and order kept.
 pub fn with_relocation(file: &TextFile<'_>, is_enabled: bool) -> Result<String, FileError> {
     parse(file)?;
@@ -261,7 +328,6 @@ mod tests {
     //! The documented defaults hold, everything can be set, and every mistake is named.
 
     use super::*;
-    use std::time::Duration;
 
     fn read(text: &str) -> Result<Config, FileError> {
         parse(&TextFile { name: "whimbrel.toml", text, base: None })
@@ -304,6 +370,10 @@ mod tests {
             deadline = "10m"
             max_slowdown = 30
             on_miss = "throttle"
+            [pages]
+            keep = false
+            budget = "25 %"
+            expire = "2h 30m"
             "#,
         )
         .unwrap();
@@ -327,6 +397,11 @@ mod tests {
             on_miss: OnMiss::Throttle,
         };
         assert_eq!(config.bargain, expected);
+        let expire = Duration::from_secs(9_000);
+        let expected = Pages { is_kept: false, budget: Budget::Percent(25), expire };
+        assert_eq!(config.pages, expected);
+        let size = read("[pages]\nbudget = \"20 GiB\"").unwrap().pages.budget;
+        assert_eq!(size, Budget::Size(Bytes::mib(20 << 10)));
     }
 
     #[test]
@@ -352,6 +427,13 @@ mod tests {
         check("[engine]\nuser = \"-root\"");
         check("[migration]\ndeadline = \"soon\"");
         check("[migration]\nmax_slowdown = 100");
+        check("[pages]\nkeep = 1");
+        check("[pages]\nbudget = \"much\"");
+        check("[pages]\nbudget = \"0%\"");
+        check("[pages]\nbudget = \"91%\"");
+        check("[pages]\nbudget = 10");
+        check("[pages]\nexpire = \"30s\"");
+        check("[pages]\nexpire = \"31d\"");
         insta::assert_snapshot!(all);
     }
 

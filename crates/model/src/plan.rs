@@ -119,20 +119,18 @@ pub struct Bargain {
 /// What to do when the bargain cannot be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnMiss {
+    /// Give up; the guest stays.
     Cancel,
+    /// Stop the guest and send the rest, however long the pause.
     Pause,
+    /// Slow the guest down as far as it takes.
     Throttle,
-    Postcopy,
 }
 
 impl OnMiss {
     /// The words for it, in files and on the command line.
-    pub const WORDS: [(&str, OnMiss); 4] = [
-        ("cancel", OnMiss::Cancel),
-        ("pause", OnMiss::Pause),
-        ("throttle", OnMiss::Throttle),
-        ("postcopy", OnMiss::Postcopy),
-    ];
+    pub const WORDS: [(&str, OnMiss); 3] =
+        [("cancel", OnMiss::Cancel), ("pause", OnMiss::Pause), ("throttle", OnMiss::Throttle)];
 }
 
 impl Default for Bargain {

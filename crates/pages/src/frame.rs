@@ -19,9 +19,15 @@
 //! | 5 again | target | u64 batch, u16 count, count x u32 offset |
 //! | 6 resume | target | u64 next batch, u64 accepted bytes |
 //! | 7 done | target | u64 stream bytes |
+//! | 8 stop | target | nothing: its engine wants no more |
+//! | 9 ping | either | u64 of the sender's choice |
+//! | 10 pong | either | the same, as an answer |
 //!
 //! The check in a batch is the first 8 bytes of the BLAKE3 of the whole stream up to the end of
 //! that batch. A connection that replaces a cut one begins with the target's `resume`.
+//!
+//! Streams in both directions share a connection: what only a source sends belongs to one of them,
+//! what only a target sends to the other.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -72,6 +78,9 @@ pub enum Frame {
     Again { batch: u64, offsets: Vec<u32> },
     Resume { next: u64, accepted_bytes: u64 },
     Done { stream_bytes: u64 },
+    Stop,
+    Ping { number: u64 },
+    Pong { number: u64 },
 }
 
 /// Why a frame was refused. The connection is of no use any more.
@@ -101,6 +110,9 @@ impl Frame {
             Frame::Again { .. } => 5,
             Frame::Resume { .. } => 6,
             Frame::Done { .. } => 7,
+            Frame::Stop => 8,
+            Frame::Ping { .. } => 9,
+            Frame::Pong { .. } => 10,
         }
     }
 
@@ -124,7 +136,7 @@ impl Frame {
             Frame::Batch(batch) => BATCH_HEADER_BYTES + batch.packed.len(),
             Frame::Supply { pages, .. } => 10 + pages.len() * (4 + PAGE_BYTES),
             Frame::Again { offsets, .. } => 10 + offsets.len() * 4,
-            Frame::End { .. } | Frame::Ack { .. } | Frame::Resume { .. } | Frame::Done { .. } => 48,
+            _ => 48,
         }
     }
 
@@ -164,6 +176,8 @@ impl Frame {
                 }
             }
             Frame::Done { stream_bytes } => out.put_u64(*stream_bytes),
+            Frame::Stop => {}
+            Frame::Ping { number } | Frame::Pong { number } => out.put_u64(*number),
         }
     }
 }
@@ -190,6 +204,11 @@ impl FrameReader {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Returns where to read bytes of the connection to, as [`FrameReader::push`] would.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
     /// Returns the next frame that is complete. After an error the connection must be closed.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some(header) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
@@ -207,7 +226,7 @@ impl FrameReader {
         let body_bytes_max = match kind {
             1 => FRAME_BODY_BYTES_MAX,
             2 => 10 + SUPPLY_PAGES_MAX * (4 + PAGE_BYTES),
-            3..=4 | 6..=7 => 48,
+            3..=4 | 6..=10 => 48,
             5 => 10 + AGAIN_PAGES_MAX * 4,
             _ => return Err(FrameError::UnknownKind { kind }),
         };
@@ -251,6 +270,9 @@ fn decode(kind: u8, body: &Bytes) -> Option<Frame> {
         }
         6 => Frame::Resume { next: be64(input)?, accepted_bytes: be64(input)? },
         7 => Frame::Done { stream_bytes: be64(input)? },
+        8 => Frame::Stop,
+        9 => Frame::Ping { number: be64(input)? },
+        10 => Frame::Pong { number: be64(input)? },
         _ => return None,
     };
     input.is_empty().then_some(frame)

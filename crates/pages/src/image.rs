@@ -200,6 +200,11 @@ pub struct OpenBlock {
 }
 
 impl OpenBlock {
+    /// Returns how much memory it takes.
+    pub fn plain_bytes(&self) -> usize {
+        self.plain.len()
+    }
+
     /// Returns the page at `offset`, if it is the one with this digest.
     pub fn page(&self, offset: u32, digest: PageDigest) -> Result<&Page, BlockError> {
         let rest = self.plain.get(offset as usize..);

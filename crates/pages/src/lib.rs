@@ -31,6 +31,7 @@ pub mod codec;
 pub mod digest;
 pub mod frame;
 pub mod image;
+pub mod parts;
 mod patch;
 pub mod receiver;
 pub mod sender;

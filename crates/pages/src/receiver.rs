@@ -78,6 +78,7 @@ pub struct Receiver {
     awaited: usize,
     ended: bool,
     is_done_sent: bool,
+    is_stopped: bool,
     ack_due: bool,
     replies: Vec<Frame>,
 }
@@ -97,6 +98,7 @@ impl Receiver {
             awaited: 0,
             ended: false,
             is_done_sent: false,
+            is_stopped: false,
             ack_due: false,
             replies: Vec::new(),
         }
@@ -106,6 +108,9 @@ impl Receiver {
     /// writes them and says with [`Receiver::on_accepted`] how far it came.
     pub fn on_frame(&mut self, frame: Frame) -> Result<Vec<u8>, ReceiveError> {
         match frame {
+            Frame::Batch(_) | Frame::Supply { .. } | Frame::End { .. } if self.is_stopped => {
+                Ok(Vec::new())
+            }
             Frame::Batch(batch) => self.on_batch(&batch),
             Frame::Supply { batch, pages } => {
                 // An answer to a question from before the connection was cut may come twice.
@@ -120,9 +125,21 @@ impl Receiver {
             Frame::End { batches, stream_bytes, digest } => {
                 self.on_end(batches, stream_bytes, digest).map(|()| Vec::new())
             }
-            Frame::Ack { .. } | Frame::Again { .. } | Frame::Resume { .. } | Frame::Done { .. } => {
-                Err(ReceiveError::Unexpected)
-            }
+            Frame::Ack { .. }
+            | Frame::Again { .. }
+            | Frame::Resume { .. }
+            | Frame::Done { .. }
+            | Frame::Stop
+            | Frame::Ping { .. }
+            | Frame::Pong { .. } => Err(ReceiveError::Unexpected),
+        }
+    }
+
+    /// The engine wants no more: what still comes is dropped, and the source told.
+    pub fn stop(&mut self) {
+        if !self.is_stopped {
+            self.is_stopped = true;
+            self.replies.push(Frame::Stop);
         }
     }
 
@@ -139,6 +156,9 @@ impl Receiver {
         self.replies.clear();
         self.overrides.clear();
         (self.asked, self.awaited, self.is_done_sent, self.ack_due) = (0, 0, false, false);
+        if self.is_stopped {
+            self.replies.push(Frame::Stop);
+        }
         Frame::Resume { next: self.next, accepted_bytes: self.accepted_bytes }
     }
 
@@ -150,7 +170,7 @@ impl Receiver {
         if std::mem::take(&mut self.ack_due) {
             return Some(Frame::Ack { next: self.next, accepted_bytes: self.accepted_bytes });
         }
-        if self.is_verified() && self.accepted_bytes == self.stream_bytes && !self.is_done_sent {
+        if self.is_done() && !self.is_done_sent {
             self.is_done_sent = true;
             return Some(Frame::Done { stream_bytes: self.stream_bytes });
         }
@@ -160,6 +180,16 @@ impl Receiver {
     /// Returns whether the stream has ended and its digest is the source's.
     pub fn is_verified(&self) -> bool {
         self.ended
+    }
+
+    /// Returns whether the engine has taken everything, and that is what the source sent.
+    pub fn is_done(&self) -> bool {
+        self.is_verified() && self.accepted_bytes == self.stream_bytes
+    }
+
+    /// Returns the BLAKE3 of what was handed out.
+    pub fn digest(&self) -> [u8; 32] {
+        *self.hasher.finalize().as_bytes()
     }
 
     /// Returns the bytes handed out so far.

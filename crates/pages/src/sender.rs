@@ -25,6 +25,7 @@ use crate::batch::BATCH_STREAM_BYTES_MAX;
 use crate::codec::{Codec, Packer, Packing};
 use crate::digest::PageDigest;
 use crate::frame::{AGAIN_PAGES_MAX, Batch, CHECK_BYTES, Frame, SUPPLY_PAGES_MAX};
+use crate::parts::Parts;
 use crate::split::{Boundary, PAGE_BYTES, Place, Split};
 use crate::window::{WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
 use encoder::{Closed, Encoder};
@@ -91,6 +92,10 @@ pub struct Packed {
 }
 
 impl Job {
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
     /// Does the work.
     pub fn run(self, packer: &mut Packer) -> Packed {
         let (packing, packed) = packer.pack(self.codec, &self.plain);
@@ -159,6 +164,8 @@ enum Phase {
     Ended,
     /// The target has compared everything.
     Done,
+    /// The target's engine wants no more.
+    Stopped,
 }
 
 /// See the module.
@@ -175,6 +182,10 @@ pub struct Sender {
     /// The batch to be sent next.
     cursor: u64,
     window_bytes: u64,
+    /// What may be under way packed, and what was: sent or about to be, and acknowledged.
+    wire_window_bytes: u64,
+    wire_bytes: u64,
+    wire_acked_bytes: u64,
     pushed_bytes: u64,
     sealed_bytes: u64,
     accepted_bytes: u64,
@@ -202,6 +213,9 @@ impl Sender {
             first: 0,
             cursor: 0,
             window_bytes: WINDOW_BYTES_MIN,
+            wire_window_bytes: WINDOW_BYTES_MAX,
+            wire_bytes: 0,
+            wire_acked_bytes: 0,
             pushed_bytes: 0,
             sealed_bytes: 0,
             accepted_bytes: 0,
@@ -221,8 +235,17 @@ impl Sender {
         self.encoder.hold(pages);
     }
 
+    /// Says where the digests of the parts of those pages are: what changed in part then travels
+    /// in part.
+    pub fn hold_parts(&mut self, parts: Box<dyn Parts>) {
+        self.encoder.set_parts(parts);
+    }
+
     /// Returns how many bytes may be pushed now.
     pub fn room(&self) -> usize {
+        if self.phase == Phase::Stopped || self.wire_under_way() >= self.wire_window_bytes {
+            return 0;
+        }
         let under_way = self.pushed_bytes - self.accepted_bytes;
         usize::try_from(self.window_bytes.saturating_sub(under_way)).unwrap_or(usize::MAX)
     }
@@ -231,6 +254,22 @@ impl Sender {
     pub fn set_window(&mut self, window_bytes: u64) {
         self.window_bytes = window_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         self.encoder.set_window(self.window_bytes);
+    }
+
+    /// Sets how many bytes of frames may be under way, within the same limits. The other window
+    /// follows how fast the stream is accepted; where a stretch that the target holds already is
+    /// followed by one that it does not, that one would wait behind a slow link.
+    pub fn set_wire_window(&mut self, window_bytes: u64) {
+        self.wire_window_bytes = window_bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+    }
+
+    /// Returns the bytes of frames that the target has acknowledged, repeats left out.
+    pub fn wire_acked_bytes(&self) -> u64 {
+        self.wire_acked_bytes
+    }
+
+    fn wire_under_way(&self) -> u64 {
+        self.wire_bytes - self.wire_acked_bytes
     }
 
     /// Sets the codec of the batches that are not packed yet; see [`crate::codec::choose`].
@@ -246,16 +285,21 @@ impl Sender {
         self.seal();
     }
 
-    /// Closes the open batch: the engine has written nothing for a while.
+    /// Closes the open batch: the engine has written nothing for a while. The beginning of a page
+    /// waits for the rest: as opaque bytes it would be lost for an image.
     pub fn flush(&mut self) {
-        self.split.flush(&mut |piece| self.encoder.piece(piece));
+        if !self.split.is_within_page() {
+            self.split.flush(&mut |piece| self.encoder.piece(piece));
+        }
         self.encoder.close();
         self.seal();
     }
 
     /// The engine has closed its stream.
     pub fn finish(&mut self) {
-        self.flush();
+        self.split.flush(&mut |piece| self.encoder.piece(piece));
+        self.encoder.close();
+        self.seal();
         assert_eq!(self.pushed_bytes, self.sealed_bytes, "every byte is in a batch");
         self.phase = Phase::EndDue { again: false };
     }
@@ -305,12 +349,13 @@ impl Sender {
             };
             self.kept.insert(number, kept);
         }
+        self.wire_bytes += frame.len() as u64;
         sealed.stage = Stage::Frame(frame);
     }
 
     /// Returns the next bytes for the target.
     pub fn poll_frame(&mut self) -> Option<Bytes> {
-        if self.is_cut {
+        if self.is_cut || self.phase == Phase::Stopped {
             return None;
         }
         if let Some(supply) = self.supplies.pop_front() {
@@ -347,9 +392,16 @@ impl Sender {
     /// Takes a frame of the target.
     pub fn on_frame(&mut self, frame: Frame) -> Result<(), SendError> {
         match frame {
-            Frame::Ack { .. } | Frame::Again { .. } | Frame::Done { .. } if self.is_cut => {
+            Frame::Ack { .. } | Frame::Again { .. } | Frame::Done { .. } | Frame::Stop
+                if self.is_cut =>
+            {
                 Err(SendError::Unexpected)
             }
+            Frame::Stop => {
+                self.phase = Phase::Stopped;
+                Ok(())
+            }
+            Frame::Ack { .. } | Frame::Again { .. } if self.phase == Phase::Stopped => Ok(()),
             Frame::Ack { next, accepted_bytes } => self.on_ack(next, accepted_bytes),
             Frame::Again { batch, offsets } => self.on_again(batch, &offsets),
             Frame::Resume { next, accepted_bytes } if self.is_cut => {
@@ -364,7 +416,7 @@ impl Sender {
                 let was_end_sent = match self.phase {
                     Phase::Ended | Phase::Done => true,
                     Phase::EndDue { again } => again,
-                    Phase::Open => false,
+                    Phase::Open | Phase::Stopped => false,
                 };
                 if !was_end_sent || stream_bytes != self.sealed_bytes {
                     let (found, stream_bytes) = (stream_bytes, self.sealed_bytes);
@@ -373,9 +425,12 @@ impl Sender {
                 self.phase = Phase::Done;
                 Ok(())
             }
-            Frame::Resume { .. } | Frame::Batch(_) | Frame::Supply { .. } | Frame::End { .. } => {
-                Err(SendError::Unexpected)
-            }
+            Frame::Resume { .. }
+            | Frame::Batch(_)
+            | Frame::Supply { .. }
+            | Frame::End { .. }
+            | Frame::Ping { .. }
+            | Frame::Pong { .. } => Err(SendError::Unexpected),
         }
     }
 
@@ -388,6 +443,21 @@ impl Sender {
     /// Returns whether the target has compared the whole stream and its engine has taken it.
     pub fn is_done(&self) -> bool {
         self.phase == Phase::Done
+    }
+
+    /// Returns whether the target's engine wants no more of the stream.
+    pub fn is_stopped(&self) -> bool {
+        self.phase == Phase::Stopped
+    }
+
+    /// Returns the BLAKE3 of what is in closed batches; of everything, once it is finished.
+    pub fn digest(&self) -> [u8; 32] {
+        *self.hasher.finalize().as_bytes()
+    }
+
+    /// Returns how many bytes the target's engine has taken.
+    pub fn accepted_bytes(&self) -> u64 {
+        self.accepted_bytes
     }
 
     pub fn counts(&self) -> Counts {
@@ -459,7 +529,11 @@ impl Sender {
             return Err(SendError::BadCount { accepted_bytes, before, stream_bytes });
         }
         self.accepted_bytes = accepted_bytes;
-        self.sealed.drain(..usize::try_from(next - first).expect("the queue is short"));
+        for sealed in self.sealed.drain(..usize::try_from(next - first).expect("it is short")) {
+            if let Stage::Frame(frame) = sealed.stage {
+                self.wire_acked_bytes += frame.len() as u64;
+            }
+        }
         self.first = next;
         self.cursor = self.cursor.max(next);
         Ok(())

@@ -86,6 +86,10 @@ pub trait Split: Send {
     /// Returns how many bytes are missing from the piece that is held back; 0 if none is.
     fn missing_bytes(&self) -> usize;
 
+    /// Returns whether what is held back is the beginning of a page. No engine waits for an answer
+    /// there, so nobody needs it before the rest has come.
+    fn is_within_page(&self) -> bool;
+
     /// Returns the blocks of memory announced so far.
     fn blocks(&self) -> &[Block];
 
@@ -108,6 +112,10 @@ impl Split for OpaqueSplit {
 
     fn missing_bytes(&self) -> usize {
         0
+    }
+
+    fn is_within_page(&self) -> bool {
+        false
     }
 
     fn blocks(&self) -> &[Block] {
@@ -283,6 +291,10 @@ impl<G: Grammar> Split for Cutter<G> {
             self.held.clear();
             self.shown = 0;
         }
+    }
+
+    fn is_within_page(&self) -> bool {
+        matches!(self.want, Want::Page { .. }) && !self.held.is_empty()
     }
 
     fn missing_bytes(&self) -> usize {

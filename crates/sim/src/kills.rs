@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Worlds generated in each scope before a mutant counts as surviving there.
 const STATES_MAX: usize = 60_000;
 /// And if the simulation has not found it either.
-const STATES_MAX_LAST: usize = 300_000;
+const STATES_MAX_LAST: usize = 700_000;
 /// Lives lived before a mutant counts as surviving.
 const SEEDS_MAX: u64 = 6_000;
 
@@ -52,7 +52,12 @@ pub fn hunt(mutant: Mutant) -> Kill {
 }
 
 fn by_model(mutant: Mutant, states_max: usize) -> Option<(&'static str, Wrong)> {
-    scopes::all().into_iter().find_map(|mut scope| {
+    // What a short look does not find is in the wide scopes, which come last.
+    let mut scopes = scopes::all();
+    if states_max > STATES_MAX {
+        scopes.reverse();
+    }
+    scopes.into_iter().find_map(|mut scope| {
         scope.mutant = Some(mutant);
         let name = scope.name;
         let exploration = Exploration { scope: Arc::new(scope), heal_each: 4 };

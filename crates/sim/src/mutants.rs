@@ -13,7 +13,7 @@ use whimbrel_handoff::disk::By;
 use whimbrel_handoff::door::{Disk, Evidence, Refusal, Verdict};
 use whimbrel_handoff::effect::{Claims, Effect, Event};
 use whimbrel_handoff::message::{Body, Reason};
-use whimbrel_handoff::ownership::{EngineView, Found, Ownership, State, Step};
+use whimbrel_handoff::ownership::{Answer, EngineView, Found, Ownership, State, Step};
 use whimbrel_handoff::record::{Decline, Record, Standing};
 use whimbrel_handoff::source::Source;
 use whimbrel_handoff::target::Target;
@@ -73,6 +73,7 @@ mutants! {
     AlwaysResumed: "a rollback resumes a guest that was paused",
     RunStateForgotten: "a guest that was paused is started at the target",
     EndedGuestCeded: "a guest that has powered off is ceded",
+    WordUnseen: "a source that takes the guest back on a word neither says so nor looks again",
     BurnSkipped: "an operator's word resumes the source without claiming what it ceded",
     LosesClaimGoesOn: "a host that loses its claim goes on",
     AcquireKeepsCopy: "a recovery boots beside the old copy",
@@ -103,6 +104,11 @@ pub(crate) fn performed(mutant: Option<Mutant>, effect: &Effect) -> Performed {
         }
         _ => Performed::AsMeant,
     }
+}
+
+/// Whether a host that takes the guest back looks at nobody.
+pub(crate) fn is_unseen(mutant: Option<Mutant>, own: &Ownership) -> bool {
+    mutant == Some(Mutant::WordUnseen) && matches!(own.state, State::Source(_))
 }
 
 pub(crate) fn claims_are_fiction(mutant: Option<Mutant>) -> bool {
@@ -370,6 +376,14 @@ pub(crate) fn evidence<'a>(mutant: Option<Mutant>, mut evidence: Evidence<'a>) -
         Some(Mutant::DoorIgnoresReboot) => {
             for peer in &mut evidence.peers {
                 peer.is_keeper = false;
+            }
+        }
+        Some(Mutant::WordUnseen) => {
+            let me = evidence.own.ledger.identity.host;
+            for peer in &mut evidence.peers {
+                if let Some(Answer::Acquiring { epoch }) = peer.answer {
+                    peer.answer = Some(Answer::Moving { from: peer.host, to: me, epoch });
+                }
             }
         }
         Some(Mutant::WordNeedsNoSilence) => {

@@ -6,7 +6,7 @@
 use crate::context::{Context, End};
 use crate::{Done, moves};
 use std::time::Duration;
-use whimbrel_api::migration::MigrateRequest;
+use whimbrel_api::migration::{MigrateRequest, OnMiss};
 use whimbrel_model::units::{Bytes, parse_duration, parse_rate};
 
 /// Move a guest to another host while it runs.
@@ -29,6 +29,19 @@ pub(crate) struct Args {
     /// The longest pause the guest may see: `100ms` [default: as configured].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     max_pause: Option<Duration>,
+    /// The longest it may take in all: `10m` [default: as configured].
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    deadline: Option<Duration>,
+    /// How much the guest may be slowed down to be caught up with: `30%` [default: as configured].
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    max_slowdown: Option<u8>,
+    /// What happens where that cannot be kept: the guest stays, stands still for longer, or is
+    /// slowed down further [default: as configured].
+    #[arg(long, value_name = "ACTION")]
+    on_miss: Option<Miss>,
+    /// Converge, stay so, and cut over when `whimbrel cutover GUEST` says so.
+    #[arg(long, conflicts_with = "stop_and_copy")]
+    hold: bool,
     /// How memory travels: `tunnel` or `pages` [default: the planner chooses].
     #[arg(long)]
     carrier: Option<String>,
@@ -40,15 +53,43 @@ pub(crate) struct Args {
     detach: bool,
 }
 
+/// The words of `--on-miss`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Miss {
+    Cancel,
+    Pause,
+    Throttle,
+}
+
+impl From<Miss> for OnMiss {
+    fn from(miss: Miss) -> Self {
+        match miss {
+            Miss::Cancel => Self::Cancel,
+            Miss::Pause => Self::Pause,
+            Miss::Throttle => Self::Throttle,
+        }
+    }
+}
+
+/// Reads `30%` or `30`, of what can be slowed down without standing still.
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.trim().trim_end_matches('%').trim_end().parse().ok();
+    number.filter(|percent| *percent <= 99).ok_or_else(|| format!("`{text}` is not from 0% to 99%"))
+}
+
 pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     cx.about(&args.guest);
     let target = cx.host_meant(&args.host).await?;
-    let pause_ms = |pause: Duration| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let request = MigrateRequest {
         target,
         is_stop_and_copy: args.stop_and_copy,
         bandwidth_bytes_per_second: args.bandwidth.map(|Bytes(bytes)| bytes),
-        pause_ms_max: args.max_pause.map(pause_ms),
+        pause_ms_max: args.max_pause.map(ms),
+        deadline_ms: args.deadline.map(ms),
+        slowdown_percent_max: args.max_slowdown,
+        on_miss: args.on_miss.map(OnMiss::from),
+        is_held: args.hold,
         carrier: args.carrier,
         channels: args.channels,
     };

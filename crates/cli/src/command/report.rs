@@ -7,7 +7,7 @@ use crate::context::{Context, End};
 use crate::table::Align::{Left, Right};
 use crate::table::{Table, fields};
 use crate::{Done, format};
-use whimbrel_api::migration::{Mode, PauseParts, Report, ReportQuery};
+use whimbrel_api::migration::{Bargain, Mode, PageCounts, PauseParts, Report, ReportQuery};
 
 use super::plan::forecast_text;
 
@@ -100,12 +100,54 @@ pub(crate) fn render(report: &Report) -> String {
             ("began", format::date(report.started_at_ms)),
             ("total", format::ms(report.total_ms)),
             ("pause", pause(report)),
+            (
+                "promised",
+                report.bargain.map(|bargain| promised(&bargain, report)).unwrap_or_default(),
+            ),
+            ("missed", report.miss.clone().unwrap_or_default()),
             ("memory", memory),
             ("carrier", carrier.unwrap_or_default()),
+            ("pages", report.pages.as_ref().map(pages).unwrap_or_default()),
             ("phases", phases.join(", ")),
             ("expected", report.forecast.as_ref().map(forecast_text).unwrap_or_default()),
             ("attempt", report.migration.clone()),
         ])
+}
+
+/// Returns `12,310 new, 90,210 held by the target`: what there was.
+fn pages(pages: &PageCounts) -> String {
+    let size = |count: u64| format::size(count * 4096);
+    let mut parts = vec![format!("{} new", size(pages.new_count))];
+    let rest = [
+        (pages.held_count, "held by the target already"),
+        (pages.changed_count, "sent as changes"),
+    ];
+    let rest = rest.into_iter().filter(|(count, _)| *count > 0);
+    parts.extend(rest.map(|(count, what)| format!("{} {what}", size(count))));
+    if pages.resumed_count > 0 {
+        let times = format::count(pages.resumed_count, "time");
+        parts
+            .push(format!("link made again {times}, {} twice", format::size(pages.repeated_bytes)));
+    }
+    parts.join(", ")
+}
+
+/// Returns `pause 300 ms, 30 m, no slowdown: kept`.
+fn promised(bargain: &Bargain, report: &Report) -> String {
+    let slowdown = match (bargain.slowdown_percent_max, report.throttle_percent_max) {
+        (0, 0 | 1) => "no slowdown".to_owned(),
+        (allowed, 0 | 1) => format!("{allowed} % slowdown, not used"),
+        (allowed, used) => format!("{allowed} % slowdown, {used} % used"),
+    };
+    let pause = format::ms(bargain.pause_ms_max);
+    let deadline = format::ms(bargain.deadline_ms);
+    let held = if bargain.is_held { ", held" } else { "" };
+    let kept = match report.is_kept {
+        Some(true) => ": kept",
+        Some(false) => ": not kept",
+        None => "",
+    };
+    format!("pause {pause}, {deadline}{held}, {slowdown}{kept}")
 }
 
 fn pause(report: &Report) -> String {

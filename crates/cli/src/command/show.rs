@@ -69,8 +69,15 @@ pub(crate) fn render(detail: &GuestDetail) -> String {
         ("definition", definition.to_owned()),
         ("started", detail.started_at_ms.map(format::date).unwrap_or_default()),
         ("process", detail.pid.map(|pid| pid.to_string()).unwrap_or_default()),
+        ("kept memory", kept(detail)),
         ("could go to", lines(&detail.fits, fit)),
     ])
+}
+
+fn kept(detail: &GuestDetail) -> String {
+    let Some(kept) = &detail.kept else { return String::new() };
+    let (memory, at) = (format::size(kept.memory_bytes), format::date(kept.kept_at_ms));
+    format!("{memory} on {}, of {at}", kept.host)
 }
 
 fn moving(detail: &GuestDetail) -> String {

@@ -48,6 +48,8 @@ fn migration(phase: Phase) -> Migration {
             reason: None,
             ..Figures::default()
         }),
+        bargain: None,
+        miss: None,
         outcome: None,
     }
 }

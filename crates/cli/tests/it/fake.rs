@@ -10,6 +10,7 @@
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use whimbrel_api::console::ConsoleQuery;
@@ -18,6 +19,7 @@ use whimbrel_api::guest::*;
 use whimbrel_api::host::*;
 use whimbrel_api::log::{Level, LogLine, LogPage, LogQuery};
 use whimbrel_api::migration::*;
+use whimbrel_api::pages::{KeptElsewhere, KeptMemory, KeptMemoryList, MemoryDropped};
 use whimbrel_api::plan::*;
 use whimbrel_api::recover::*;
 use whimbrel_api::{Kind, Problem};
@@ -33,6 +35,8 @@ pub(crate) struct Fake {
     pub(crate) hub: Mutex<Option<Hub>>,
     /// Lets the migrations to `slow` end.
     cancelled: Arc<Notify>,
+    /// Nothing is kept on this host.
+    pub(crate) is_bare: AtomicBool,
 }
 
 /// How long a guest takes to shut down.
@@ -98,6 +102,11 @@ fn detail(name: &str) -> GuestDetail {
             Fit { host: "full".into(), is_fit: false, reason: Some("it lacks `avx2`".into()) },
         ],
         migration: (name == "lost").then(|| migration("lost", "far")),
+        kept: is_web1.then(|| KeptElsewhere {
+            host: "beta".into(),
+            kept_at_ms: 1_213_199_162_000,
+            memory_bytes: 480 << 20,
+        }),
         remark: (name == "lost").then(|| "`beta` does not answer".into()),
     }
 }
@@ -118,6 +127,8 @@ pub(crate) fn migration(guest: &str, target: &str) -> Migration {
         findings: Vec::new(),
         checks_passed: 9,
         forecast: None,
+        bargain: None,
+        miss: None,
         progress: None,
         outcome: None,
     }
@@ -244,8 +255,19 @@ fn report(begun: &Migration, result: MigrationResult, problem: Option<Problem>) 
         round_count: 3,
         carrier: Some("tunnel".into()),
         channel_count: 2,
+        pages: None,
         phases: vec![time(Phase::Plan, 120), time(Phase::Prepare, 300)],
         forecast: plan("web1", "beta").forecast,
+        bargain: Some(Bargain {
+            pause_ms_max: 100,
+            deadline_ms: 600_000,
+            slowdown_percent_max: 30,
+            on_miss: OnMiss::Cancel,
+            is_held: false,
+        }),
+        is_kept: is_moved.then_some(true),
+        miss: None,
+        throttle_percent_max: 20,
     }
 }
 
@@ -300,6 +322,7 @@ impl Fake {
             directory: directory.to_owned(),
             hub: Mutex::default(),
             cancelled: Arc::default(),
+            is_bare: AtomicBool::new(false),
         }
     }
 
@@ -526,7 +549,9 @@ impl Backend for Fake {
         if !["beta", "full", "broken", "slow", "far"].contains(&target.as_str()) {
             return Err(Problem::host_not_found(target));
         }
-        self.ask(format!("migrate {name} {target} stop_and_copy={}", request.is_stop_and_copy));
+        let MigrateRequest { is_stop_and_copy, is_held, .. } = request;
+        let held = if is_held { " held" } else { "" };
+        self.ask(format!("migrate {name} {target} stop_and_copy={is_stop_and_copy}{held}"));
         Ok(migration(&name, target))
     }
 
@@ -535,6 +560,12 @@ impl Backend for Fake {
         self.ask(format!("cancel {name}"));
         self.cancelled.notify_one();
         Ok(migration(&name, if name == "db" { "beta" } else { "slow" }))
+    }
+
+    async fn cut_over(&self, _: Caller, guest: GuestRef) -> Result<Migration, Problem> {
+        let name = self.name(&guest)?;
+        self.ask(format!("cut over {name}"));
+        Ok(migration(&name, "beta"))
     }
 
     async fn migrations(&self, _: Caller) -> Result<MigrationList, Problem> {
@@ -607,6 +638,58 @@ impl Backend for Fake {
                 "handoff/in-doubt",
                 "`beta` may own guest `lost`, and does not answer",
                 "bring `beta` back, or choose one of the above",
+            )),
+        }
+    }
+
+    async fn kept_memory(&self, _: Caller) -> Result<KeptMemoryList, Problem> {
+        let image = KeptMemory {
+            guest: Some("mail".into()),
+            guest_uuid: WEB1.into(),
+            went_to: Some("beta".into()),
+            created_at_ms: 1_213_199_162_000,
+            expires_at_ms: 1_213_285_562_000,
+            memory_bytes: Some(480 << 20),
+            bytes: 150 << 20,
+        };
+        let damaged = KeptMemory {
+            guest: None,
+            guest_uuid: DB.into(),
+            went_to: None,
+            memory_bytes: None,
+            bytes: 8,
+            ..image.clone()
+        };
+        let images = match self.is_bare.load(Ordering::Relaxed) {
+            true => Vec::new(),
+            false => vec![image, damaged],
+        };
+        Ok(KeptMemoryList {
+            is_kept: !self.is_bare.load(Ordering::Relaxed),
+            bytes: images.iter().map(|image| image.bytes).sum(),
+            budget_bytes: 5 << 30,
+            unfinished_bytes: if images.is_empty() { 0 } else { 7 << 20 },
+            images,
+        })
+    }
+
+    async fn drop_kept_memory(
+        &self,
+        _: Caller,
+        guest: Option<GuestRef>,
+    ) -> Result<MemoryDropped, Problem> {
+        self.ask(format!("drop {}", guest.as_ref().map_or("all".into(), GuestRef::to_string)));
+        let image = MemoryDropped { image_count: 1, bytes: 150 << 20, key_count: 0 };
+        match guest.as_ref().map(GuestRef::to_string).as_deref() {
+            None if self.is_bare.load(Ordering::Relaxed) => Ok(MemoryDropped::default()),
+            None => Ok(MemoryDropped { image_count: 2, key_count: 1, ..image }),
+            Some("mail") => Ok(image),
+            Some("web1") => Ok(MemoryDropped { key_count: 1, ..MemoryDropped::default() }),
+            Some(other) => Err(Problem::new(
+                Kind::Refused,
+                "pages/nothing-kept",
+                format!("no memory of `{other}` is kept here"),
+                "see what is kept: `whimbrel pages list`",
             )),
         }
     }

@@ -57,6 +57,7 @@ fn a_guest_is_shown() {
     definition   edited; the next start brings it
     started      2008-06-11 15:46:02Z
     process      4711
+    kept memory  480 MiB on beta, of 2008-06-11 15:46:02Z
     could go to  beta
                  full: no, it lacks `avx2`
     ----- stderr -----

@@ -14,6 +14,7 @@ mod hosts;
 mod lab;
 mod log;
 mod moves;
+mod pages;
 mod xm;
 
 /// Every file here is part of the one binary: a forgotten one would never run.

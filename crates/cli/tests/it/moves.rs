@@ -136,6 +136,27 @@ fn migrations_can_be_left_alone() {
     "#);
 }
 
+/// A held migration is told to cut over, and followed to its end; what cannot be is refused.
+#[test]
+fn a_migration_is_held_and_cut_over() {
+    let lab = Lab::new();
+    lab.run(&["migrate", "web1", "beta", "--hold", "--detach"]);
+    assert_snapshot!(lab.run(&["cutover", "web1"]), @r#"
+    exit code: 0
+    ----- stdout -----
+    web1 now runs on beta. Pause 84 ms (last pages 41, device state 22, first packet 21); \
+        total 11 s.
+    ----- stderr -----
+    "#);
+    let asked = lab.fake.asked.lock().unwrap().clone();
+    assert_eq!(asked, ["migrate web1 beta stop_and_copy=false held", "cut over web1"]);
+    for wrong in [&["--hold", "--stop-and-copy"][..], &["--max-slowdown", "100%"]] {
+        assert_eq!(lab.run(&[&["migrate", "web1", "beta"], wrong].concat()).code, 2, "{wrong:?}");
+    }
+    let later = lab.run(&["migrate", "web1", "beta", "--on-miss", "postcopy"]);
+    assert!(later.err.contains("possible values: cancel, pause, throttle"), "{}", later.err);
+}
+
 #[test]
 fn migrations_are_watched_and_cancelled() {
     let lab = Lab::new();
@@ -191,6 +212,7 @@ fn reports_are_kept() {
     began     2008-06-11 15:46:02Z
     total     11 s
     pause     84 ms (last pages 41 ms, device state 22 ms, first packet 21 ms)
+    promised  pause 100 ms, 10 m, 30 % slowdown, 20 % used: kept
     memory    512 MiB in 3 rounds, 600 MiB sent, 300 MiB on the wire
     carrier   tunnel, 2 channels
     phases    plan 120 ms, prepare 300 ms
@@ -207,6 +229,7 @@ fn reports_are_kept() {
     code      migration/target-lost
     began     2008-06-11 15:46:02Z
     total     11 s
+    promised  pause 100 ms, 10 m, 30 % slowdown, 20 % used
     memory    512 MiB in 3 rounds, 600 MiB sent, 300 MiB on the wire
     carrier   tunnel, 2 channels
     phases    plan 120 ms, prepare 300 ms

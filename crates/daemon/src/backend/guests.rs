@@ -261,6 +261,7 @@ pub(super) async fn detail(daemon: &Arc<Daemon>, guest: &GuestRef) -> Result<Gue
         pid: view.engine.as_ref().map(|engine| engine.process().pid),
         fits: peers_view::fits(daemon, papers).await,
         migration: view.moving.as_ref().map(|moving| (*moving.migration).clone()),
+        kept: crate::pages::kept_elsewhere(daemon, view.id).await,
         remark: remark(&view),
     })
 }

@@ -123,6 +123,7 @@ pub(crate) async fn reload(daemon: Arc<Daemon>, caller: Caller) -> Result<Reload
     daemon.memory.set_kept(new.host_min_memory);
     daemon.set_config(new);
     daemon.open_port().await?;
+    crate::pages::sweep(&daemon).await;
     let about = About { caller: Some(caller), ..About::default() };
     daemon.story.info(&about, "the configuration was read again");
     notes.iter().for_each(|note| daemon.story.warn(&about, note.text.clone()));

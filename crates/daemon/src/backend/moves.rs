@@ -7,9 +7,8 @@ use crate::daemon::Daemon;
 use crate::guests::GuestError;
 use crate::guests::Order;
 use crate::http::Caller;
-use crate::migrate::{self, MoveOrder, Target};
+use crate::migrate::{self, MoveOrder, Target, Wish};
 use std::sync::Arc;
-use std::time::Duration;
 use whimbrel_api::Problem;
 use whimbrel_api::guest::GuestRef;
 use whimbrel_api::migration::{
@@ -17,11 +16,13 @@ use whimbrel_api::migration::{
 };
 use whimbrel_api::plan::{Plan, PlanRequest};
 use whimbrel_host::store::ReportRow;
+use whimbrel_link::wire::CarrierKind;
 use whimbrel_model::id::{GuestId, HandoffId};
 use whimbrel_model::units::Bytes;
 
 whimbrel_model::codes! {
     NO_REPORT = "migration/no-report": "No migration of this guest, or none with this id, is remembered here.";
+    HELD_AND_STOPPED = "migration/held-and-stopped": "A guest that is stopped first would stand still for as long as it is held.";
     CARRIER_UNKNOWN = "migration/carrier-unknown": "There is no carrier of this name.";
 }
 
@@ -32,14 +33,16 @@ pub(super) async fn plan(
 ) -> Result<Plan, Problem> {
     let view = daemon.guests.find(guest)?.view();
     let target = target(daemon, &request.target)?;
-    let planned = migrate::make_plan(daemon, &view, &target, request.is_stop_and_copy).await?;
+    let bargain = daemon.config().bargain;
+    let planned =
+        migrate::make_plan(daemon, &view, &target, request.is_stop_and_copy, bargain).await?;
     Ok(Plan {
         guest: guest_name(&view),
         source: daemon.name.to_string(),
         target: target.name.to_string(),
         findings: planned.plan.findings.iter().map(migrate::finding).collect(),
         forecast: planned.plan.forecast.as_ref().map(migrate::forecast),
-        carrier: Some(planned.carrier_reason()),
+        carrier: Some(planned.choose(Wish::default()).reason),
     })
 }
 
@@ -58,27 +61,41 @@ pub(super) async fn migrate(
     request: MigrateRequest,
 ) -> Result<Migration, Problem> {
     let handle = daemon.guests.find(&guest)?;
-    if let Some(carrier) = request.carrier.as_deref().filter(|name| *name != "tunnel") {
-        return Err(Problem::new(
-            whimbrel_api::Kind::Usage,
-            CARRIER_UNKNOWN,
-            format!("there is no carrier `{carrier}`; this release has `tunnel`"),
-            "leave `--carrier` out",
-        ));
-    }
+    let carrier = request.carrier.as_deref().map(carrier_named).transpose()?;
     let config = daemon.config();
+    if request.is_held && request.is_stop_and_copy {
+        return Err(held_and_stopped());
+    }
     let order = MoveOrder {
         caller,
         handoff: HandoffId(uuid::Uuid::new_v4()),
         target: target(&daemon, &request.target)?,
         is_stop_and_copy: request.is_stop_and_copy,
-        bandwidth: request.bandwidth_bytes_per_second.map(Bytes).or(config.relocation.bandwidth),
-        pause_max: request.pause_ms_max.map_or(config.bargain.pause_max, Duration::from_millis),
-        channels: request.channels,
+        bargain: migrate::bargain_for(&request, config.bargain),
+        is_held: request.is_held,
+        wish: Wish {
+            carrier,
+            channels: request.channels,
+            bandwidth: request
+                .bandwidth_bytes_per_second
+                .map(Bytes)
+                .or(config.relocation.bandwidth),
+        },
     };
     let handoff = order.handoff;
     handle.order(Order::Migrate(Box::new(order))).await?;
     one(&daemon, &handoff.to_string()).await
+}
+
+fn carrier_named(name: &str) -> Result<CarrierKind, Problem> {
+    CarrierKind::ALL.into_iter().find(|carrier| carrier.name() == name).ok_or_else(|| {
+        Problem::new(
+            whimbrel_api::Kind::Usage,
+            CARRIER_UNKNOWN,
+            format!("there is no carrier `{name}`"),
+            "say `tunnel` or `pages`, or leave `--carrier` out",
+        )
+    })
 }
 
 pub(super) async fn cancel(
@@ -86,11 +103,37 @@ pub(super) async fn cancel(
     caller: Caller,
     guest: GuestRef,
 ) -> Result<Migration, Problem> {
-    let handle = daemon.guests.find(&guest)?;
+    order_moving(&daemon, &guest, Order::Cancel { caller }).await
+}
+
+pub(super) async fn cut_over(
+    daemon: Arc<Daemon>,
+    caller: Caller,
+    guest: GuestRef,
+) -> Result<Migration, Problem> {
+    order_moving(&daemon, &guest, Order::CutOver { caller }).await
+}
+
+/// Gives a guest that is being moved an order, and returns its migration as it stands then.
+async fn order_moving(
+    daemon: &Daemon,
+    guest: &GuestRef,
+    order: Order,
+) -> Result<Migration, Problem> {
+    let handle = daemon.guests.find(guest)?;
     let moving = handle.view().moving.clone();
     let moving = moving.ok_or_else(|| GuestError::NotMoving { guest: guest.to_string() })?;
-    handle.order(Order::Cancel { caller }).await?;
-    one(&daemon, &moving.migration.id).await
+    handle.order(order).await?;
+    one(daemon, &moving.migration.id).await
+}
+
+fn held_and_stopped() -> Problem {
+    Problem::new(
+        whimbrel_api::Kind::Usage,
+        HELD_AND_STOPPED,
+        "a guest that is stopped first cannot be held",
+        "leave out `--hold`, or `--stop-and-copy`",
+    )
 }
 
 pub(super) fn current(daemon: &Daemon) -> MigrationList {
@@ -130,6 +173,8 @@ fn ended(report: Report) -> Migration {
         findings: Vec::new(),
         checks_passed: 0,
         forecast: report.forecast.clone(),
+        bargain: report.bargain,
+        miss: report.miss.clone(),
         progress: None,
         outcome: Some(Outcome { result: report.result, problem: report.problem.clone(), report }),
     }

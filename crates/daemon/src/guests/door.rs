@@ -286,7 +286,7 @@ impl GuestTask {
 
     /// Where nothing can be claimed, whoever can be reached and wants the guest, too, has it.
     async fn rival_without_place(&self, epoch: Epoch) -> Option<HostId> {
-        if !matches!(self.ownership.machine().state, State::Acquiring { .. }) {
+        if !self.ownership.machine().is_taking() {
             return None;
         }
         let peers = self.ask_peers().await;

@@ -21,6 +21,7 @@ whimbrel_model::codes! {
     NOTHING_TO_RECOVER = "recover/nothing-to-do": "The guest is not in doubt, or the statement changes nothing.";
     IN_DOUBT = "ownership/in-doubt": "Who owns the guest is not known, so it is not started.";
     NOT_MOVING = "migration/none": "The guest is not being moved.";
+    NOT_HELD = "migration/not-held": "The migration of this guest was not begun with `--hold`, or has been told to cut over already.";
     TOO_LATE = "migration/too-late": "The guest has been handed over already, so the migration cannot be cancelled.";
     DISK_OF_OTHER = "ownership/disk-of-other": "A disk of the guest belongs to another guest.";
     PEER_ANSWERS = "recover/peer-answers": "A host was stated to be off, and it answers.";
@@ -57,6 +58,8 @@ pub(crate) enum GuestError {
     InDoubt { guest: String, why: String },
     #[error("guest `{guest}` is {state} here, and not in doubt")]
     NotInDoubt { guest: String, state: GuestState },
+    #[error("the migration of guest `{guest}` is not held")]
+    NotHeld { guest: String },
     #[error("guest `{guest}` is not being moved")]
     NotMoving { guest: String },
     #[error("guest `{guest}` has been handed over to `{target}` already")]
@@ -87,6 +90,7 @@ impl Remedy for GuestError {
             GuestError::InDoubt { .. } => IN_DOUBT,
             GuestError::NotInDoubt { .. } => NOTHING_TO_RECOVER,
             GuestError::NotMoving { .. } => NOT_MOVING,
+            GuestError::NotHeld { .. } => NOT_HELD,
             GuestError::TooLate { .. } => TOO_LATE,
             GuestError::DiskOfOther { .. } => DISK_OF_OTHER,
             GuestError::PeerAnswers { .. } => PEER_ANSWERS,
@@ -108,6 +112,7 @@ impl Remedy for GuestError {
             | GuestError::OwnedElsewhere { .. }
             | GuestError::NotInDoubt { .. }
             | GuestError::NotMoving { .. }
+            | GuestError::NotHeld { .. }
             | GuestError::TooLate { .. }
             | GuestError::DiskOfOther { .. }
             | GuestError::PeerAnswers { .. }
@@ -129,6 +134,9 @@ impl Remedy for GuestError {
             ),
             GuestError::DidNotStart { guest, .. } => {
                 format!("read what it said last: `whimbrel log {guest}`")
+            }
+            GuestError::NotHeld { guest } => {
+                format!("it ends by itself: `whimbrel watch {guest}`")
             }
             GuestError::NameTaken { name, .. } => {
                 format!("choose another name, or forget that guest: `whimbrel rm {name}`")

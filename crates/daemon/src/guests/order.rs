@@ -81,6 +81,10 @@ pub(crate) enum Order {
     Cancel {
         caller: Caller,
     },
+    /// A migration that is held goes on.
+    CutOver {
+        caller: Caller,
+    },
     /// An operator has stated what no message can tell any more.
     Recover {
         caller: Caller,

@@ -228,6 +228,10 @@ impl GuestTask {
                 self.caller = Some(caller);
                 self.order_cancel().await
             }
+            Order::CutOver { caller } => {
+                self.caller = Some(caller);
+                self.order_cut_over().await
+            }
             Order::Recover { caller, statement } => {
                 self.caller = Some(caller);
                 self.order_recover(statement).await
@@ -389,6 +393,9 @@ impl GuestTask {
         if self.ownership.is_elsewhere() {
             // Another host owns it: what is known of that must be kept.
             return self.forget_papers().await;
+        }
+        if let Err(problem) = crate::pages::wipe(&self.daemon, self.id).await {
+            self.story_problem(&problem);
         }
         if let Err(problem) = self.release_ownership().await {
             self.story_problem(&problem);

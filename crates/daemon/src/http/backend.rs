@@ -17,6 +17,7 @@ use whimbrel_api::host::{
 };
 use whimbrel_api::log::{LogPage, LogQuery};
 use whimbrel_api::migration::{MigrateRequest, Migration, MigrationList, Report, ReportList};
+use whimbrel_api::pages::{KeptMemoryList, MemoryDropped};
 use whimbrel_api::plan::{Plan, PlanRequest};
 use whimbrel_api::recover::{RecoverRequest, Recovered, Recovery};
 
@@ -100,6 +101,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Asks the guest's migration to be given up and returns it as it stands; it may have passed
     /// the point of no return, so only its outcome tells where the guest is.
     async fn cancel(&self, caller: Caller, guest: GuestRef) -> Result<Migration, Problem>;
+    /// Tells a held migration to cut over and returns it as it stands.
+    async fn cut_over(&self, caller: Caller, guest: GuestRef) -> Result<Migration, Problem>;
     /// The migrations that go on now.
     async fn migrations(&self, caller: Caller) -> Result<MigrationList, Problem>;
     /// A migration that goes on, or one of the past as its report tells it.
@@ -121,6 +124,15 @@ pub trait Backend: Send + Sync + 'static {
         guest: GuestRef,
         request: RecoverRequest,
     ) -> Result<Recovered, Problem>;
+
+    /// The memory this host keeps of guests that have left.
+    async fn kept_memory(&self, caller: Caller) -> Result<KeptMemoryList, Problem>;
+    /// Drops what is kept of a guest, here or gone, or of all.
+    async fn drop_kept_memory(
+        &self,
+        caller: Caller,
+        guest: Option<GuestRef>,
+    ) -> Result<MemoryDropped, Problem>;
 
     /// Old lines of the log; `query.follow` has no meaning here.
     async fn log(&self, caller: Caller, query: LogQuery) -> Result<LogPage, Problem>;

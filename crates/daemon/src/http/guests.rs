@@ -167,6 +167,15 @@ pub(super) async fn cancel(
     app.finish(async move { backend.cancel(caller, guest).await }).await.map(Json)
 }
 
+pub(super) async fn cut_over(
+    State(app): State<App>,
+    caller: Caller,
+    OfGuest(guest): OfGuest,
+) -> Answer<Migration> {
+    let backend = app.backend.clone();
+    app.finish(async move { backend.cut_over(caller, guest).await }).await.map(Json)
+}
+
 pub(super) async fn migrations(State(app): State<App>, caller: Caller) -> Answer<MigrationList> {
     Ok(Json(app.backend.migrations(caller).await?))
 }

@@ -4,7 +4,7 @@
 //! Which path is which operation.
 
 use super::answer::{Refusal, no_such_method, no_such_path};
-use super::{Backend, guests, hosts, streams};
+use super::{Backend, guests, hosts, pages, streams};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post, put};
@@ -66,11 +66,14 @@ pub(super) fn build(app: App) -> Router {
         .route("/v1/guests/{guest}/plan", post(guests::plan))
         .route("/v1/guests/{guest}/migrate", post(guests::migrate))
         .route("/v1/guests/{guest}/cancel", post(guests::cancel))
+        .route("/v1/guests/{guest}/cutover", post(guests::cut_over))
         .route("/v1/guests/{guest}/report", get(guests::report))
         .route("/v1/guests/{guest}/recovery", get(guests::recovery).post(guests::recover))
         .route("/v1/migrations", get(guests::migrations))
         .route("/v1/migrations/{id}", get(guests::migration))
         .route("/v1/reports", get(guests::reports))
+        .route("/v1/pages", get(pages::list).delete(pages::drop_all))
+        .route("/v1/pages/{guest}", delete(pages::drop_one))
         .route("/v1/log", get(streams::log))
         .route("/v1/events", get(streams::events))
         .fallback(no_such_path)

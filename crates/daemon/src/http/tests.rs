@@ -29,6 +29,7 @@ use whimbrel_api::log::{LogPage, LogQuery};
 use whimbrel_api::migration::{
     MigrateRequest, Migration, MigrationList, Report, ReportList, ReportQuery,
 };
+use whimbrel_api::pages::{KeptMemoryList, MemoryDropped};
 use whimbrel_api::plan::{Plan, PlanRequest};
 use whimbrel_api::recover::{RecoverRequest, Recovered, Recovery};
 use whimbrel_api::{Client, Kind, Problem};
@@ -110,12 +111,15 @@ stub! {
         plan(Caller, GuestRef, PlanRequest) -> Plan;
         migrate(Caller, GuestRef, MigrateRequest) -> Migration;
         cancel(Caller, GuestRef) -> Migration;
+        cut_over(Caller, GuestRef) -> Migration;
         migrations(Caller) -> MigrationList;
         migration(Caller, String) -> Migration;
         report(Caller, GuestRef) -> Report;
         reports(Caller, Option<GuestRef>, u32) -> ReportList;
         recovery(Caller, GuestRef) -> Recovery;
         recover(Caller, GuestRef, RecoverRequest) -> Recovered;
+        kept_memory(Caller) -> KeptMemoryList;
+        drop_kept_memory(Caller, Option<GuestRef>) -> MemoryDropped;
         log(Caller, LogQuery) -> LogPage;
         follow_log(Caller, LogQuery) -> EventStream;
         hosts(Caller) -> PeerList;
@@ -243,12 +247,16 @@ async fn every_call_arrives() {
         plan("web1", &PlanRequest::default()) => "plan";
         migrate("web1", &MigrateRequest::default()) => "migrate";
         cancel("web1") => "cancel";
+        cut_over("web1") => "cut_over";
         migrations() => "migrations";
         migration("7") => "migration";
         report("web1") => "report";
         reports(&ReportQuery { guest: Some("web1".into()), limit: None }) => "reports";
         recovery("web1") => "recovery";
         recover("web1", &RecoverRequest::default()) => "recover";
+        kept_memory() => "kept_memory";
+        drop_kept_memory(None) => "drop_kept_memory";
+        drop_kept_memory(Some("web1")) => "drop_kept_memory";
         log(&LogQuery::default()) => "log";
         follow_log(&LogQuery::default()) => "follow_log";
         events(&EventQuery::default()) => "events";

@@ -5,6 +5,7 @@
 //! before the next begins.
 
 use crate::guests::{End, GuestEvent, GuestTask, MigrationEvent};
+use crate::migrate::carrier::end_carrier;
 use crate::migrate::{Journey, Role};
 use std::collections::VecDeque;
 use whimbrel_api::Problem;
@@ -129,6 +130,7 @@ impl GuestTask {
                     Event::EngineFailed.into()
                 }
             },
+            Effect::ConfirmStopped if self.waits_for_word() => Done::Quiet,
             Effect::ConfirmStopped => self.confirm_stopped().await.into(),
             Effect::Mend { run } => {
                 self.give_up_engine();
@@ -258,7 +260,7 @@ impl GuestTask {
         self.look_for_owner().await;
         let Some(journey) = &mut self.journey else { return };
         let lost_for = journey.wire_lost_at.get_or_insert_with(std::time::Instant::now).elapsed();
-        if lost_for < super::LINK_LOST_MAX {
+        if lost_for < journey.link_lost_max() {
             return;
         }
         journey.note_problem(problem);
@@ -281,6 +283,12 @@ impl GuestTask {
             console.moved(&journey.peer_name);
         }
         self.end_engine().await;
+        // A source destroys its copy because the guest is elsewhere.
+        if self.journey.as_ref().is_some_and(Journey::is_source)
+            && !self.ownership.machine().may_run()
+        {
+            self.let_carrier_keep();
+        }
         self.drop_carrier().await;
     }
 
@@ -289,12 +297,7 @@ impl GuestTask {
         let Some(journey) = &mut self.journey else { return };
         let Some(carrier) = journey.carrier.take() else { return };
         fault_point!("carrier/cut");
-        if let Err(error) = carrier.cut().await {
-            tracing::warn!(%error, "the carrying process does not end");
-        }
-        if let Err(error) = self.daemon.layout().remove_carry(journey.handoff) {
-            tracing::warn!(%error, "its place stays behind");
-        }
+        end_carrier(&self.daemon, &carrier, journey.handoff).await;
     }
 
     /// Forgets a guest that is elsewhere, but not that it is.

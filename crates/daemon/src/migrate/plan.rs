@@ -6,6 +6,7 @@
 use crate::daemon::Daemon;
 use crate::guests::{GuestView, Papers, parse_passport, parse_stored};
 use crate::migrate::{Planned, Target};
+use crate::pages;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use whimbrel_model::facts::{
 use whimbrel_model::guest::{Guest, NetworkKind, Protocol};
 use whimbrel_model::id::{GuestId, HostName};
 use whimbrel_model::passport::Passport;
-use whimbrel_model::plan::{self, Finding, Forecast, Question, Severity, Side, Span};
+use whimbrel_model::plan::{self, Bargain, Finding, Forecast, Question, Severity, Side, Span};
 use whimbrel_model::run_state::RunState;
 use whimbrel_model::units::Bytes;
 
@@ -40,6 +41,12 @@ const VERSION: u32 = 1;
 
 /// What is not known by then stays unknown: a plan is quick.
 const MEASURE_MAX: Duration = Duration::from_secs(2);
+/// What may be sent for it.
+const MEASURE_BYTES: Bytes = Bytes(8 << 20);
+/// The same where the target holds most of the memory: it should not be what travels.
+const MEASURE_BYTES_HELD: Bytes = Bytes(1 << 20);
+/// See [`is_long`].
+const FIRST_PASS_LONG: Duration = Duration::from_secs(10);
 
 /// Asks both hosts and judges.
 pub(crate) async fn make_plan(
@@ -47,15 +54,23 @@ pub(crate) async fn make_plan(
     view: &GuestView,
     target: &Target,
     is_stop_and_copy: bool,
+    bargain: Bargain,
 ) -> Result<Planned, Problem> {
     let papers =
         view.papers.clone().ok_or_else(|| Problem::guest_not_found(&view.id.to_string()))?;
     let run = view.engine.as_ref().and_then(|_| run_state(view));
     leave_marks(&papers.guest).await;
-    let asked = ask(daemon, &papers, target).await;
+    let held = pages::held(daemon, view.id, target.host).await;
+    let asked = ask(daemon, &papers, target, held.is_some()).await;
     let source_host = host_facts(daemon, None).await?;
     let source_guest = guest_facts(daemon, view.id, &papers.guest, papers.passport.as_ref()).await;
     let (target_host, target_guest, link) = asked?;
+    // Of what is held there, little travels.
+    let is_long = held.is_none() && is_long(papers.guest.memory.size, link.rate);
+    let dirty_rate = match run {
+        Some(RunState::Running) if is_long => measure_writes(view).await,
+        _ => None,
+    };
     let plan = plan::plan(&Question {
         id: view.id,
         guest: &papers.guest,
@@ -64,12 +79,25 @@ pub(crate) async fn make_plan(
         source: Side { host: &source_host, guest: &source_guest },
         target: Side { host: &target_host, guest: &target_guest },
         link: &link,
-        load: LoadFacts::default(),
-        bargain: daemon.config().bargain,
+        load: LoadFacts { dirty_rate, ..LoadFacts::default() },
+        bargain,
     });
     let can = |host: &HostFacts| host.engines.iter().any(|engine| engine.has_multifd_zstd);
     let has_multifd_zstd = !is_stop_and_copy && can(&source_host) && can(&target_host);
-    Ok(Planned { plan, has_multifd_zstd, rate: link.rate })
+    Ok(Planned { plan, has_multifd_zstd, rate: link.rate, dirty_rate, held })
+}
+
+/// Whether the first pass may take so long that it must be known before how much the guest writes:
+/// a measurement costs a second.
+fn is_long(memory: Bytes, rate: Option<Bytes>) -> bool {
+    rate.is_none_or(|rate| memory.0 / rate.0.max(1) >= FIRST_PASS_LONG.as_secs())
+}
+
+/// Measures how much the guest writes; an engine that cannot say leaves it unknown.
+async fn measure_writes(view: &GuestView) -> Option<Bytes> {
+    let instance = view.engine.clone()?;
+    let measured = tokio::time::timeout(MEASURE_MAX, instance.dirty_rate()).await;
+    measured.ok()?.ok()?
 }
 
 fn run_state(view: &GuestView) -> Option<RunState> {
@@ -85,6 +113,7 @@ async fn ask(
     daemon: &Daemon,
     papers: &Papers,
     target: &Target,
+    is_held: bool,
 ) -> Result<(HostFacts, GuestFacts, LinkFacts), Problem> {
     let row = papers.to_row();
     let query = FactsQuery {
@@ -96,7 +125,8 @@ async fn ask(
     let mut connection = dialled.map_err(|error| error.finding().to_problem())?;
     let handshake = began.elapsed();
     let address = connection.address().ip();
-    let (facts, rate) = tokio::join!(connection.facts(query), measure(daemon, target));
+    let most = if is_held { MEASURE_BYTES_HELD } else { MEASURE_BYTES };
+    let (facts, rate) = tokio::join!(connection.facts(query), measure(daemon, target, most));
     let json = facts.map_err(|error: RequestError| error.problem())?;
     let answer: Answer =
         serde_json::from_slice(&json).map_err(|error| nonsense(&target.name, &error))?;
@@ -115,8 +145,8 @@ async fn ask(
 }
 
 /// Measures the way to the target. A release that cannot be asked leaves it unknown.
-async fn measure(daemon: &Daemon, target: &Target) -> Option<Bytes> {
-    let measuring = async { daemon.peers.dial(target.host).await.ok()?.measure().await.ok() };
+async fn measure(daemon: &Daemon, target: &Target, most: Bytes) -> Option<Bytes> {
+    let measuring = async { daemon.peers.dial(target.host).await.ok()?.measure(most).await.ok() };
     tokio::time::timeout(MEASURE_MAX, measuring).await.ok().flatten()
 }
 
@@ -266,27 +296,6 @@ fn forwards_taken(guest: &Guest) -> Vec<ForwardTaken> {
         bound.map(|error| ForwardTaken { forward: *forward, reason: error.to_string() })
     });
     taken.collect()
-}
-
-impl Planned {
-    /// Whether the engines compress what they send: worth it where the link is slower than they.
-    pub(crate) fn compresses(&self, bandwidth: Option<Bytes>) -> bool {
-        let rate = [self.rate, bandwidth].into_iter().flatten().min();
-        self.has_multifd_zstd && plan::compression_pays(rate)
-    }
-
-    /// How memory would travel and why, in one line.
-    pub(crate) fn carrier_reason(&self) -> String {
-        match self.rate {
-            Some(rate) if self.has_multifd_zstd && !self.compresses(None) => {
-                format!("tunnel, one channel: the link carries {rate}/s, more than zstd does")
-            }
-            _ if self.has_multifd_zstd => {
-                "tunnel, 2 channels with zstd: the link is slower than the compression".to_owned()
-            }
-            _ => "tunnel, one channel: not both engines have multifd with zstd".to_owned(),
-        }
-    }
 }
 
 pub(crate) fn finding(finding: &Finding) -> api::Finding {

@@ -12,14 +12,16 @@ use std::time::{Duration, Instant, SystemTime};
 use whimbrel_api::Problem;
 use whimbrel_api::event::Event as ApiEvent;
 use whimbrel_api::migration::{
-    Migration, MigrationResult, Mode, Outcome, PauseParts, Phase, PhaseTime, Progress, Report,
+    Migration, MigrationResult, Mode, Outcome, PageCounts, PauseParts, Phase, PhaseTime, Progress,
+    Report,
 };
 use whimbrel_api::plan::{Finding, Forecast, Range};
+use whimbrel_bargain::Step;
 use whimbrel_engine::Migration as EngineMigration;
 use whimbrel_host::store::ReportRow;
 use whimbrel_link::carrier::Status;
 use whimbrel_model::id::{HandoffId, HostId, HostName};
-use whimbrel_model::plan::{Plan, Severity};
+use whimbrel_model::plan::{Plan, Severity, Span};
 
 /// How long a migration may take to end once its target asks for the report.
 const REPORT_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -36,6 +38,11 @@ pub(crate) struct Progressing {
     checks_passed: u32,
     forecast: Option<Forecast>,
     progress: Option<Progress>,
+    pages: Option<PageCounts>,
+    /// Why the bargain cannot be kept.
+    miss: Option<String>,
+    /// The most the guest was slowed down.
+    throttle_percent_max: u8,
     /// When the guest stopped, when everything had arrived, when it was ceded, when it was over.
     stopped: Option<Instant>,
     arrived: Option<Instant>,
@@ -59,6 +66,9 @@ impl Progressing {
             checks_passed: 0,
             forecast: None,
             progress: None,
+            pages: None,
+            miss: None,
+            throttle_percent_max: 0,
             stopped: None,
             arrived: None,
             ceded: None,
@@ -66,6 +76,11 @@ impl Progressing {
             start: None,
             outcome: None,
         }
+    }
+
+    /// When the person asked.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -105,15 +120,24 @@ impl Progressing {
         else {
             return;
         };
+        if let Some(channel) = figures.carried.channels.first() {
+            self.pages = channel.pages.map(|pages| PageCounts {
+                new_count: pages.new_pages,
+                held_count: pages.same_pages,
+                changed_count: pages.delta_pages,
+                uniform_count: pages.fill_pages,
+                visited_count: channel.held_pages.into(),
+                resumed_count: channel.resumed.into(),
+                repeated_bytes: pages.repeat_bytes,
+            });
+        }
         let before = self.progress.take().unwrap_or_default();
         let done = seen.total.0.saturating_sub(seen.remaining.0);
         let permille = done.saturating_mul(1000).checked_div(seen.total.0).unwrap_or(0);
         let permille = u32::try_from(permille.min(1000)).unwrap_or(1000);
-        let net = seen.rate.0.saturating_sub(seen.dirty_rate.0);
-        let remaining_ms = (net > 0).then(|| {
-            let exact = seen.remaining.0.saturating_mul(1000) / net;
-            Range { min: exact * 8 / 10, max: exact * 13 / 10 }
-        });
+        self.throttle_percent_max = self.throttle_percent_max.max(seen.throttle_percent);
+        let advice = figures.advice.as_ref();
+        let range = |span: Span<Duration>| Range { min: ms(span.low), max: ms(span.high) };
         self.progress = Some(Progress {
             round: seen.round,
             done_permille: permille.max(before.done_permille),
@@ -123,8 +147,11 @@ impl Progressing {
             wire_bytes: wire_bytes(&figures.carried).max(before.wire_bytes),
             rate_bytes_per_second: seen.rate.0,
             dirty_bytes_per_second: seen.dirty_rate.0,
-            remaining_ms,
-            reason: Some(reason(seen)),
+            throttle_percent: seen.throttle_percent,
+            pause_now_ms: advice.map(|advice| ms(advice.pause_now)).or(before.pause_now_ms),
+            is_holding: advice.map_or(before.is_holding, |advice| advice.step == Step::Hold),
+            remaining_ms: advice.and_then(|advice| advice.eta).map(range),
+            reason: advice.map(|advice| advice.reason.clone()).or(before.reason),
         });
     }
 
@@ -145,20 +172,6 @@ impl Progressing {
 fn wire_bytes(status: &Status) -> u64 {
     let channels = status.channels.iter();
     channels.map(|channel| channel.outgoing.wire_bytes + channel.incoming.wire_bytes).sum()
-}
-
-/// Says why the migration is still running.
-fn reason(seen: &whimbrel_engine::Progress) -> String {
-    if seen.round <= 1 {
-        return "every page is sent once".to_owned();
-    }
-    let per_second = |bytes: whimbrel_model::units::Bytes| format!("{bytes}/s");
-    format!(
-        "round {}: pages written meanwhile are sent again (the guest writes {}, the link carries {})",
-        seen.round,
-        per_second(seen.dirty_rate),
-        per_second(seen.rate)
-    )
 }
 
 impl Journey {
@@ -182,6 +195,8 @@ impl Journey {
             findings: progressing.findings.clone(),
             checks_passed: progressing.checks_passed,
             forecast: progressing.forecast.clone(),
+            bargain: self.promise(),
+            miss: progressing.miss.clone(),
             progress: progressing.progress.clone(),
             outcome: progressing.outcome.clone(),
         }
@@ -216,10 +231,26 @@ impl Journey {
             transferred_bytes: progress.transferred_bytes,
             wire_bytes: progress.wire_bytes,
             round_count: progress.round,
-            carrier: (self.mode != Mode::Definition).then(|| "tunnel".to_owned()),
+            carrier: self
+                .offer
+                .as_ref()
+                .filter(|_| self.mode != Mode::Definition)
+                .map(|offer| offer.carrier.name().to_owned()),
+            pages: self.progressing.pages.clone(),
             channel_count: self.offer.as_ref().map_or(0, |offer| offer.channels),
             phases: migration.phases,
             forecast: migration.forecast,
+            bargain: migration.bargain,
+            is_kept: migration.bargain.filter(|_| is_moved).map(|bargain| {
+                let in_time = bargain.is_held || migration.elapsed_ms <= bargain.deadline_ms;
+                let throttled = self.progressing.throttle_percent_max;
+                in_time
+                    && pause_ms.is_none_or(|pause| pause <= bargain.pause_ms_max)
+                    // An engine that may be asked to slow down does so by 1 %.
+                    && throttled <= bargain.slowdown_percent_max.max(1)
+            }),
+            miss: migration.miss,
+            throttle_percent_max: self.progressing.throttle_percent_max,
         }
     }
 }
@@ -241,6 +272,11 @@ impl GuestTask {
         journey.progressing.note_figures(&figures);
         if matches!(figures.migration, EngineMigration::Switching(_)) {
             journey.progressing.enter(Phase::Switch);
+        }
+        let miss = figures.advice.and_then(|advice| advice.miss);
+        if let Some(miss) = miss.filter(|_| journey.progressing.miss.is_none()) {
+            journey.progressing.miss = Some(miss.text.clone());
+            self.story_warn(format!("the bargain cannot be kept: {}", miss.text));
         }
         self.send_migration();
     }
@@ -268,6 +304,7 @@ impl GuestTask {
         let figures = Figures {
             migration: EngineMigration::Completed(*seen),
             carried: carried.unwrap_or_default(),
+            advice: None,
         };
         journey.progressing.note_figures(&figures);
     }

@@ -5,7 +5,8 @@
 
 use crate::guests::GuestError;
 use crate::guests::{GuestEvent, GuestTask, MigrationEvent};
-use crate::migrate::allowance::Allowance;
+use crate::migrate::bargain::Keeper;
+use crate::migrate::carrier::Choice;
 use crate::migrate::watch::{self, Watched};
 use crate::migrate::{Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan};
 use std::path::PathBuf;
@@ -14,13 +15,13 @@ use tokio::time::Instant;
 use whimbrel_api::event::{Event as ApiEvent, GuestGone};
 use whimbrel_api::migration::{MigrationResult, Mode, Phase};
 use whimbrel_api::{Kind as ProblemKind, Problem};
+use whimbrel_bargain::Terms;
 use whimbrel_engine::{ChannelEnd, EngineEvent, Migration, MigrationOptions, Tuning};
 use whimbrel_handoff::effect::Event;
 use whimbrel_handoff::message::{Kind, Reason};
 use whimbrel_link::carrier::{self, Config, Meet, Side};
 use whimbrel_link::wire::Offer;
 use whimbrel_model::id::GuestName;
-use whimbrel_model::passport::Accelerator;
 use whimbrel_model::run_state::RunState;
 
 whimbrel_model::codes! {
@@ -34,8 +35,6 @@ whimbrel_model::codes! {
     CARRIER_FAILED = "migration/carrier-failed": "The process that carries the memory could not be started.";
 }
 
-/// Channels of a migration whose engines compress: one thread for each.
-const CHANNELS: u32 = 2;
 /// How long an engine may take to answer a cancellation before its sockets are closed.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the source's engine may be behind the target's in having finished.
@@ -68,7 +67,10 @@ impl GuestTask {
             let planned = match view.has_damaged_records().await {
                 // No host could claim it.
                 Ok(true) => Err(GuestError::RecordDamaged { guest: name }.into()),
-                Ok(false) => make_plan(&daemon, &view, &order.target, order.is_stop_and_copy).await,
+                Ok(false) => {
+                    let MoveOrder { target, is_stop_and_copy, bargain, .. } = &order;
+                    make_plan(&daemon, &view, target, *is_stop_and_copy, *bargain).await
+                }
                 Err(problem) => Err(problem),
             };
             let event = MigrationEvent::Planned(Box::new(planned));
@@ -96,9 +98,10 @@ impl GuestTask {
         if let Some(problem) = planned.plan.problem() {
             return self.refuse_journey(problem.into()).await;
         }
-        let compresses = planned.compresses(order.bandwidth);
-        let channels = order.channels.unwrap_or(if compresses { CHANNELS } else { 1 });
-        let offer = match self.offer_papers(&order, channels) {
+        journey.link_rate = [planned.rate, order.wish.bandwidth].into_iter().flatten().min();
+        journey.dirty_before = planned.dirty_rate;
+        let choice = planned.choose(order.wish);
+        let offer = match self.offer_papers(&order, &choice) {
             Ok(offer) => offer,
             Err(problem) => return self.refuse_journey(problem).await,
         };
@@ -126,18 +129,19 @@ impl GuestTask {
         self.call_peer(Duration::ZERO, Some(offer));
     }
 
-    fn offer_papers(&self, order: &MoveOrder, channels: u32) -> Result<Offer, Problem> {
+    fn offer_papers(&self, order: &MoveOrder, choice: &Choice) -> Result<Offer, Problem> {
         let papers = self.papers()?;
         let passport = papers.passport.as_ref().map(whimbrel_model::passport::file::to_json);
         Ok(Offer {
             definition: papers.definition(),
             passport: passport.unwrap_or_default().into_bytes(),
-            channels,
-            is_compressed: channels > 1,
+            channels: choice.channels,
+            is_compressed: choice.channels > 1,
             is_stop_and_copy: order.is_stop_and_copy,
-            bandwidth: order.bandwidth,
-            pause_max: order.pause_max,
+            bandwidth: order.wish.bandwidth,
+            pause_max: order.bargain.pause_max,
             is_transient: papers.is_transient,
+            carrier: choice.carrier,
         })
     }
 
@@ -149,14 +153,15 @@ impl GuestTask {
             return Ok(());
         };
         let mut options = migration_options(offer);
-        let promised = options.tuning.pause_max;
+        options.may_throttle = order.may_throttle();
         let passport = self.papers.as_ref().and_then(|papers| papers.passport.as_ref());
-        let allowance = match passport.map(|passport| passport.accelerator) {
-            Some(Accelerator::Tcg) => Allowance::at_once(promised),
-            Some(Accelerator::Kvm) | None => Allowance::new(promised),
-        };
-        options.tuning.pause_max = allowance.now();
-        let tuning = options.tuning;
+        let accelerator = passport.map(|passport| passport.accelerator);
+        let dirty_before = journey.dirty_before;
+        let terms = order.terms(self.name().to_string(), offer.bandwidth, accelerator);
+        let terms = Terms { dirty_before, link_rate: journey.link_rate, ..terms };
+        let began = journey.progressing.began();
+        let keeper = Keeper::new(terms, began, journey.word.subscribe());
+        options.tuning = keeper.tuning();
         let (instance, handoff, target) =
             (held.instance.clone(), journey.handoff, order.target.clone());
         let socket = self.daemon.layout().guest(self.id).run().join("migrate.sock");
@@ -167,7 +172,8 @@ impl GuestTask {
             side: Side::Source { addresses: target.addresses },
             engine: Meet::Listen { path: socket.clone(), owner: self.daemon.engine_owner() },
             connections: options.connections(),
-            bandwidth: options.tuning.bandwidth.map(|bytes| bytes.0),
+            bandwidth: offer.bandwidth.map(|bytes| bytes.0),
+            way: self.way(offer, journey.link_rate).await,
         };
         let carrier = start_carrier(self, &config).await?;
         if let Some(journey) = &mut self.journey {
@@ -178,7 +184,7 @@ impl GuestTask {
         self.mark(Phase::Memory);
         let guest = self.handle.clone();
         let watched = Watched { guest, handoff, instance, carrier };
-        let watching = watch::source(watched, tuning, allowance);
+        let watching = watch::source(watched, keeper);
         let helper = tokio::spawn(watching).abort_handle();
         if let Some(journey) = &mut self.journey {
             journey.add_helper(helper);
@@ -334,7 +340,11 @@ impl GuestTask {
             EngineEvent::Suspended => return self.change_run(RunState::Suspended).await,
             EngineEvent::Stopped => {
                 // The guest stands still to be handed over, or was paused by a person.
-                if !self.ownership.has_ceded() {
+                let is_held = self.journey.as_ref().is_some_and(Journey::is_held);
+                if is_held && self.lost_hold().await {
+                    return;
+                }
+                if !is_held && !self.ownership.has_ceded() {
                     self.note_stopped();
                 }
                 return;
@@ -381,6 +391,12 @@ impl GuestTask {
             .journey
             .as_ref()
             .is_some_and(|journey| journey.progressing.phase() >= Phase::Switch);
+        let is_held = self.journey.as_ref().is_some_and(|journey| journey.waits_for_word);
+        if is_held {
+            let instead =
+                "it is held for its handing over: `whimbrel cutover`, or `whimbrel cancel`";
+            return Err(self.not_now(action, instead));
+        }
         if stands_still || self.ownership.has_ceded() {
             return Err(self.not_now(action, "it is just being handed over; wait a moment"));
         }
@@ -396,8 +412,13 @@ pub(super) fn migration_options(offer: &Offer) -> MigrationOptions {
     MigrationOptions {
         channels: offer.channels,
         is_compressed: offer.is_compressed,
-        tuning: Tuning { bandwidth: offer.bandwidth, pause_max: offer.pause_max },
+        tuning: Tuning {
+            bandwidth: offer.bandwidth,
+            pause_max: offer.pause_max,
+            throttle_percent: 0,
+        },
         is_stop_and_copy: offer.is_stop_and_copy,
+        may_throttle: false,
     }
 }
 

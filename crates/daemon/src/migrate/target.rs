@@ -100,6 +100,7 @@ impl GuestTask {
             engine: Meet::Connect(socket),
             connections: options.connections(),
             bandwidth: None,
+            way: self.way(&offer, None).await,
         };
         let carrier = start_carrier(self, &config).await?;
         self.watch_incoming(carrier);
@@ -259,6 +260,7 @@ impl GuestTask {
         let source = self.peer_name();
         self.mark_released();
         self.story(format!("the guest has arrived from `{source}`"));
+        self.let_carrier_keep();
         self.drop_carrier().await;
         // It has its memory now; counting the promise, too, would count it twice.
         self.daemon.memory.release(self.id);

@@ -9,15 +9,17 @@
 
 use crate::guests::{GuestEvent, GuestHandle, MigrationEvent};
 use crate::migrate::STALL_MAX;
-use crate::migrate::allowance::Allowance;
+use crate::migrate::bargain::{self, Keeper};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use whimbrel_api::{Kind, Problem};
+use whimbrel_bargain::{Advice, Step};
 use whimbrel_engine::{EngineEvent, Instance, Migration, Tuning};
 use whimbrel_handoff::effect::Event;
 use whimbrel_link::carrier::{Control, Status};
 use whimbrel_model::id::HandoffId;
+use whimbrel_model::run_state::RunState;
 
 whimbrel_model::codes! {
     ENGINE_FAILED = "migration/engine-failed": "The engine gave the migration up.";
@@ -26,8 +28,8 @@ whimbrel_model::codes! {
     CARRIER_GONE = "migration/carrier-gone": "The process that carries the memory ended.";
 }
 
-/// How often to look while memory travels.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often to tell while memory travels.
+const TELL_EVERY: Duration = Duration::from_millis(190);
 /// How often to look while the guest stands still, when every moment counts.
 const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(1);
 /// How long an engine may take to say how it goes before the carrier is asked alone.
@@ -48,6 +50,8 @@ pub(super) struct Watched {
 pub(crate) struct Figures {
     pub(crate) migration: Migration,
     pub(crate) carried: Status,
+    /// What follows for the bargain, at the source while memory travels.
+    pub(crate) advice: Option<Advice>,
 }
 
 impl Watched {
@@ -83,6 +87,28 @@ impl Watched {
         let _ = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.retune(tuning)).await;
     }
 
+    /// Lets the keeper of the bargain look, and follows its advice. Returns none where that was to
+    /// give up.
+    async fn advised(
+        &self,
+        keeper: &mut Keeper,
+        migration: &Migration,
+        carried: &Status,
+    ) -> Option<Option<Advice>> {
+        let Migration::Active(seen) = migration else { return Some(None) };
+        let asked = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.run_state()).await;
+        let is_running = !matches!(asked, Ok(Ok(RunState::Paused | RunState::IoError)));
+        let (advice, tuning) = keeper.look(seen, carried, is_running);
+        if let (Step::Cancel, Some(miss)) = (advice.step, &advice.miss) {
+            self.tell(MigrationEvent::Failed(Box::new(bargain::missed(miss)))).await;
+            return None;
+        }
+        if let Some(tuning) = tuning {
+            self.retune(tuning).await;
+        }
+        Some(Some(advice))
+    }
+
     async fn migration(&self) -> Option<Migration> {
         let asked = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.migration()).await;
         asked.ok()?.ok()
@@ -90,8 +116,9 @@ impl Watched {
 }
 
 /// Watches the source until its engine has finished, and then for the word of the target.
-pub(super) async fn source(watched: Watched, mut tuning: Tuning, mut allowance: Allowance) {
+pub(super) async fn source(watched: Watched, mut keeper: Keeper) {
     let mut events = watched.instance.events();
+    let mut told_at = None::<Instant>;
     loop {
         let Some(carried) = watched.carried().await else { return };
         let migration = watched.migration().await;
@@ -104,16 +131,17 @@ pub(super) async fn source(watched: Watched, mut tuning: Tuning, mut allowance: 
                 return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
             }
             Some(migration) => {
-                if let Migration::Active(seen) = &migration
-                    && let Some(pause_max) = allowance.on_round(seen.round)
-                {
-                    tuning.pause_max = pause_max;
-                    watched.retune(tuning).await;
-                }
-                let is_over = matches!(migration, Migration::Completed(_));
-                let figures = Figures { migration, carried };
-                if !watched.tell(MigrationEvent::Progress(Box::new(figures))).await {
+                let Some(advice) = watched.advised(&mut keeper, &migration, &carried).await else {
                     return;
+                };
+                let is_over = matches!(migration, Migration::Completed(_));
+                let is_due = told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+                if is_due || !matches!(migration, Migration::Active(_)) {
+                    told_at = Some(Instant::now());
+                    let figures = Figures { migration, carried, advice };
+                    if !watched.tell(MigrationEvent::Progress(Box::new(figures))).await {
+                        return;
+                    }
                 }
                 if is_over {
                     break;
@@ -121,8 +149,13 @@ pub(super) async fn source(watched: Watched, mut tuning: Tuning, mut allowance: 
             }
             None => {}
         }
-        next_look(&mut events).await;
+        let every = keeper.look_every();
+        tokio::select! {
+            () = next_look(&mut events, every) => {}
+            () = keeper.until_word() => {}
+        }
     }
+    keeper.word().await;
     // The attempt ends this helper. If it still lives then, the target has never said a word.
     tokio::time::sleep(READY_MAX).await;
     let text = format!("the target did not confirm within {} s", READY_MAX.as_secs());
@@ -130,8 +163,8 @@ pub(super) async fn source(watched: Watched, mut tuning: Tuning, mut allowance: 
 }
 
 /// Waits for the engine to speak, but not for long.
-async fn next_look(events: &mut tokio::sync::broadcast::Receiver<EngineEvent>) {
-    let deadline = Instant::now() + LOOK_EVERY;
+async fn next_look(events: &mut tokio::sync::broadcast::Receiver<EngineEvent>, every: Duration) {
+    let deadline = Instant::now() + every;
     loop {
         match tokio::time::timeout_at(deadline, events.recv()).await {
             Ok(Ok(EngineEvent::Migration | EngineEvent::Stopped)) | Err(_) => return,
@@ -166,14 +199,14 @@ pub(super) async fn target(watched: Watched) {
                 return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
             }
             Some(migration) => {
-                let figures = Figures { migration, carried };
+                let figures = Figures { migration, carried, advice: None };
                 if !watched.tell(MigrationEvent::Progress(Box::new(figures))).await {
                     return;
                 }
             }
             None => {}
         }
-        next_look(&mut events).await;
+        next_look(&mut events, TELL_EVERY).await;
     }
     let deadline = Instant::now() + STALL_MAX;
     while Instant::now() < deadline {

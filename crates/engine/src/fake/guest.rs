@@ -79,7 +79,7 @@ impl Body {
                 dirty_rate: Bytes(0),
                 failures: HashMap::new(),
                 announced: 0,
-                tuning: Tuning { bandwidth: None, pause_max: Duration::ZERO },
+                tuning: Tuning::default(),
                 run: RunState::Paused,
                 memory_size: launch.passport.memory,
                 is_incoming: launch.start == Start::Incoming,
@@ -347,6 +347,11 @@ impl Instance for FakeInstance {
 
     async fn cpu_time(&self) -> Result<Duration, EngineError> {
         self.0.begin(None).map(|_| Duration::ZERO)
+    }
+
+    async fn dirty_rate(&self) -> Result<Option<Bytes>, EngineError> {
+        let state = self.0.begin(None)?;
+        Ok(Some(if state.run == RunState::Running { state.dirty_rate } else { Bytes(0) }))
     }
 
     async fn set_memory_target(&self, _target: Bytes) -> Result<(), EngineError> {

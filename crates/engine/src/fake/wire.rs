@@ -28,6 +28,8 @@ const PIECE_BYTES_MAX: u32 = 16 << 10;
 const STEPS_A_SECOND: u64 = 10;
 /// What the link would carry if nobody limited it.
 const RATE: Bytes = Bytes::mib(1024);
+/// However little it may send, a page in each tenth of a second goes.
+const LEAST: Bytes = Bytes(40 << 10);
 
 /// What arrived.
 pub(super) struct Ended {
@@ -50,6 +52,8 @@ pub(super) async fn send(body: &Body, options: &MigrationOptions, path: &Path) -
             let state = body.state();
             (state.tuning, state.dirty_rate)
         };
+        let free = 100 - u64::from(tuning.throttle_percent.min(99));
+        let dirty_rate = Bytes(dirty_rate.0 / 100 * free);
         remaining = over(dirty_rate, begun.elapsed().max(Duration::from_millis(1)));
         if options.is_stop_and_copy {
             remaining = 0;
@@ -62,6 +66,7 @@ pub(super) async fn send(body: &Body, options: &MigrationOptions, path: &Path) -
             progress.round += 1;
             progress.remaining = Bytes(remaining);
             progress.dirty_rate = dirty_rate;
+            progress.throttle_percent = tuning.throttle_percent;
         });
     }
     body.switch_over();
@@ -132,7 +137,7 @@ async fn send_round(
     let mut left = bytes;
     while left > 0 {
         let bandwidth = body.state().tuning.bandwidth;
-        let rate = bandwidth.unwrap_or(RATE).0.max(1);
+        let rate = bandwidth.unwrap_or(RATE).max(LEAST).0;
         // Small steps where it is slow, so that new tuning is felt soon.
         let step = (rate / STEPS_A_SECOND / SCALE).clamp(1, u64::from(PIECE_BYTES_MAX));
         let piece = left.div_ceil(SCALE).min(step);

@@ -387,6 +387,10 @@ impl Instance for QemuInstance {
             .ok_or_else(|| EngineError::Gone { guest: self.name(), last_words: None })
     }
 
+    async fn dirty_rate(&self) -> Result<Option<Bytes>, EngineError> {
+        self.sample_dirty_rate().await
+    }
+
     async fn set_memory_target(&self, target: Bytes) -> Result<(), EngineError> {
         self.execute("balloon", json!({ "value": target.0 })).await.map(|_| ())
     }

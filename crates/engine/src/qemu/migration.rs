@@ -48,6 +48,8 @@ const VERSION_MOVES_COLD: Version = Version { major: 10, minor: 0, micro: 0 };
 const CHANNELS_MAX: u32 = 16;
 /// QEMU's own limit of `downtime-limit`.
 const PAUSE_MS_MAX: u128 = 2_000_000;
+/// QEMU slows no guest down further.
+const THROTTLE_MAX: u8 = 99;
 /// How long a cancelled migration may take to wind up.
 const CANCEL_WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -70,6 +72,7 @@ struct Answer {
     ram: Ram,
     downtime: Option<u64>,
     error_desc: Option<String>,
+    cpu_throttle_percentage: Option<u8>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -162,7 +165,7 @@ impl QemuInstance {
             ("validate-uuid", true),
             ("multifd", is_multifd),
             ("postcopy-ram", false),
-            ("auto-converge", false),
+            ("auto-converge", options.may_throttle),
             ("xbzrle", false),
         ];
         if let Some((missing, _)) =
@@ -189,10 +192,19 @@ impl QemuInstance {
 
     pub(super) async fn set_tuning(&self, tuning: Tuning) -> Result<(), EngineError> {
         let pause = tuning.pause_max.as_millis().min(PAUSE_MS_MAX);
+        // QEMU would slow the guest down by its own rules: at the second pass in which it has
+        // written more than `trigger` percent of what was sent, to `initial`, and then by
+        // `increment` up to `max`. So each of these says the same, and it is ours.
+        let throttle = tuning.throttle_percent.clamp(1, THROTTLE_MAX);
+        let trigger = if tuning.throttle_percent == 0 { 100 } else { 1 };
         let parameters = json!({
             // Its default would be 128 MiB/s; 0 is "no limit".
             "max-bandwidth": tuning.bandwidth.map_or(0, |bandwidth| bandwidth.0),
             "downtime-limit": u64::try_from(pause).expect("the limit above fits"),
+            "cpu-throttle-initial": throttle,
+            "cpu-throttle-increment": THROTTLE_MAX,
+            "max-cpu-throttle": throttle,
+            "throttle-trigger-threshold": trigger,
         });
         self.execute("migrate-set-parameters", parameters).await.map(|_| ())
     }
@@ -321,7 +333,8 @@ fn unix_uri(path: &Path) -> Result<String, EngineError> {
 
 fn translate(answer: Answer, steps: PauseSteps) -> Migration {
     let downtime = answer.downtime.map(Duration::from_millis);
-    let progress = progress(&answer.ram, steps);
+    let throttle_percent = answer.cpu_throttle_percentage.unwrap_or(0);
+    let progress = Progress { throttle_percent, ..progress(&answer.ram, steps) };
     match answer.status.as_deref().unwrap_or("none") {
         "none" => Migration::None,
         "completed" => Migration::Completed(Progress { downtime, ..progress }),
@@ -352,6 +365,7 @@ fn progress(ram: &Ram, pause: PauseSteps) -> Progress {
         round: ram.dirty_sync_count,
         rate: Bytes(rate),
         dirty_rate: Bytes(ram.dirty_pages_rate.saturating_mul(ram.page_size)),
+        throttle_percent: 0,
         downtime: None,
         pause,
     }
@@ -372,7 +386,7 @@ mod tests {
         let active = read(
             r#"{"status": "active", "ram": {"transferred": 1000, "remaining": 2000, "total": 4000,
                "mbps": 8.0, "dirty-sync-count": 2, "dirty-pages-rate": 3, "page-size": 4096},
-               "expected-downtime": 300}"#,
+               "expected-downtime": 300, "cpu-throttle-percentage": 20}"#,
         );
         let progress = Progress {
             transferred: Bytes(1000),
@@ -381,6 +395,7 @@ mod tests {
             round: 2,
             rate: Bytes(1_000_000),
             dirty_rate: Bytes(12_288),
+            throttle_percent: 20,
             ..Progress::default()
         };
         assert_eq!(active, Migration::Active(progress));

@@ -170,8 +170,9 @@ pub(crate) fn options() -> MigrationOptions {
     MigrationOptions {
         channels: 1,
         is_compressed: false,
-        tuning: Tuning { bandwidth: None, pause_max: Duration::from_millis(300) },
+        tuning: Tuning { pause_max: Duration::from_millis(300), ..Tuning::default() },
         is_stop_and_copy: false,
+        may_throttle: false,
     }
 }
 

@@ -293,14 +293,15 @@ async fn a_busy_guest_converges_when_it_is_given_more() {
     let Some(journey) = Journey::new(Kind::Fake).await else { return };
     let fake = journey.bench.fake.as_ref().unwrap();
     fake.guest(&journey.bench.directory("alpha")).unwrap().set_dirty_rate(Bytes::mib(1024));
-    let tuning = Tuning { bandwidth: Some(Bytes::mib(512)), pause_max: Duration::from_millis(1) };
+    let pause_max = Duration::from_millis(1);
+    let tuning = Tuning { bandwidth: Some(Bytes::mib(512)), pause_max, ..Tuning::default() };
     let _wire = journey.depart(&MigrationOptions { tuning, ..options() }, Limits::NONE).await;
     let is_third = |migration: &Migration| {
         assert!(!matches!(migration, Migration::Completed(_)), "too early: {migration:?}");
         matches!(migration, Migration::Active(progress) if progress.round >= 3)
     };
     until(&journey.source, "the third round", is_third).await;
-    let wide = Tuning { bandwidth: None, pause_max: Duration::from_secs(2) };
+    let wide = Tuning { pause_max: Duration::from_secs(2), ..Tuning::default() };
     journey.source.retune(wide).await.unwrap();
     until(&journey.source, "the end", is_completed).await;
     journey.end().await;

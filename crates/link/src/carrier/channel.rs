@@ -12,14 +12,11 @@
 //! side never sends more than [`WINDOW_BYTES_MAX`] that is not acknowledged. So acknowledgements,
 //! pings and the other direction cannot get stuck behind data, whatever the engines do. `take` does
 //! not wait for more input than there is: what an engine has written leaves at once.
-//!
-//! A later carrier that understands pages takes the place of `take` and `give`.
 
 use super::frames::{self, Frame, FrameError, HEADER_BYTES, Parser};
 use super::meter::{Meter, Room};
 use super::status::End;
 use super::throttle::Throttle;
-use super::window::WINDOW_BYTES_MAX;
 use bytes::{BufMut, Bytes, BytesMut};
 use rustix::net::Shutdown;
 use std::io;
@@ -29,6 +26,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use whimbrel_pages::receiver::ReceiveError;
+use whimbrel_pages::sender::SendError;
+use whimbrel_pages::window::WINDOW_BYTES_MAX;
 
 /// What is read from an engine at once: with its header, eight full TLS records.
 const READ_BYTES: usize = (128 << 10) - HEADER_BYTES;
@@ -41,7 +41,10 @@ const ACCEPT_EVERY: u64 = 64 << 10;
 /// How often the round trip is measured.
 const PING_EVERY: Duration = Duration::from_millis(500);
 /// How long the other side may be silent; it pings, too.
-pub(super) const SILENCE_MAX: Duration = Duration::from_secs(15);
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+
+/// How long a stream of pages waits for a new link.
+pub(super) const RESUME_MAX: Duration = Duration::from_secs(120);
 
 /// Why a channel was lost.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +53,22 @@ pub(super) enum CarryError {
     Cut(#[source] io::Error),
     #[error("the other side closed the link too early")]
     Closed,
-    #[error("the other side was silent for {} s", SILENCE_MAX.as_secs())]
-    Silent,
+    #[error("the other side was silent for {} s", .after.as_secs())]
+    Silent { after: Duration },
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("the other side sent {what}")]
     Nonsense { what: &'static str },
+    #[error("the other side sent no pages")]
+    Pages(#[source] whimbrel_pages::frame::FrameError),
+    #[error("the stream of pages was refused")]
+    Send(#[from] SendError),
+    #[error("the stream of pages was given up")]
+    Receive(#[from] ReceiveError),
+    #[error("the other side does not go on: {reason}")]
+    Refused { reason: String },
+    #[error("the link could not be made again within {} s", RESUME_MAX.as_secs())]
+    NotResumed,
     #[error("{arrived} bytes with BLAKE3 {found} arrived, and {sent} with {expected} were sent")]
     Unequal { arrived: u64, sent: u64, found: blake3::Hash, expected: blake3::Hash },
 }
@@ -122,7 +135,7 @@ where
 /// The engine's socket. Whoever drops it last, also by being cancelled, leaves the engine with a
 /// closed socket.
 #[derive(Debug)]
-struct Guard(UnixStream);
+pub(super) struct Guard(pub(super) UnixStream);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -190,7 +203,7 @@ async fn stopped(meter: &Meter) {
 }
 
 /// Reads once; nothing at the end. An engine that is gone has ended, too.
-async fn read_engine(engine: &UnixStream, buffer: &mut BytesMut, most: usize) -> usize {
+pub(super) async fn read_engine(engine: &UnixStream, buffer: &mut BytesMut, most: usize) -> usize {
     loop {
         if engine.readable().await.is_err() {
             return 0;
@@ -317,7 +330,7 @@ async fn hear<R: AsyncRead + Unpin>(
                     let micros = meter.age_us().saturating_sub(number);
                     meter.round_trip(Duration::from_micros(micros));
                 }
-                Frame::Open(_) | Frame::Ready | Frame::Refused { .. } => {
+                Frame::Open(_) | Frame::Ready | Frame::Shelf(_) | Frame::Refused { .. } => {
                     return Err(CarryError::Nonsense { what: "a greeting in the middle" });
                 }
             }
@@ -326,7 +339,7 @@ async fn hear<R: AsyncRead + Unpin>(
             buffer.reserve(HEAR_BYTES);
         }
         let read = tokio::time::timeout(SILENCE_MAX, link.read_buf(&mut buffer)).await;
-        match read.map_err(|_| CarryError::Silent)? {
+        match read.map_err(|_| CarryError::Silent { after: SILENCE_MAX })? {
             Ok(0) if meter.has_ended() => return Ok(()),
             Ok(0) => return Err(CarryError::Closed),
             Ok(length) => meter.read(length),
@@ -393,7 +406,7 @@ async fn give(
     Ok(())
 }
 
-async fn write_engine(engine: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
+pub(super) async fn write_engine(engine: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         engine.writable().await?;
         match engine.try_write(bytes) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use whimbrel_model::id::{HandoffId, HostId};
 
 pub(super) const CONFIG_FILE: &str = "carry.json";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What to carry, between whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,30 @@ pub struct Config {
     pub connections: u32,
     /// Bytes a second of all channels together; none: no limit.
     pub bandwidth: Option<u64>,
+    pub way: Way,
+}
+
+/// How the engine's bytes travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Untouched.
+    Tunnel,
+    /// One channel, looked into for the guest's pages.
+    Pages(Pages),
+}
+
+/// What a stream of pages may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pages {
+    /// The guest's folder in the page store of this host.
+    pub folder: PathBuf,
+    /// Of the source: bytes that an image of the guest's memory may take here. Of the target: any
+    /// number says that it may note what the source keeps. None: nothing is kept.
+    pub image_bytes_max: Option<u64>,
+    /// Whether what is known of an earlier visit is used.
+    pub is_reused: bool,
+    /// Of the source: bytes a second the link carries, if that was measured.
+    pub link_bytes_per_s: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +126,16 @@ struct Raw {
     engine: RawMeet,
     connections: u32,
     bandwidth: Option<u64>,
+    pages: Option<RawPages>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPages {
+    folder: PathBuf,
+    image_bytes_max: Option<u64>,
+    is_reused: bool,
+    link_bytes_per_s: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -137,6 +171,15 @@ impl From<&Config> for Raw {
             },
             connections: config.connections,
             bandwidth: config.bandwidth,
+            pages: match &config.way {
+                Way::Tunnel => None,
+                Way::Pages(pages) => Some(RawPages {
+                    folder: pages.folder.clone(),
+                    image_bytes_max: pages.image_bytes_max,
+                    is_reused: pages.is_reused,
+                    link_bytes_per_s: pages.link_bytes_per_s,
+                }),
+            },
         }
     }
 }
@@ -157,6 +200,15 @@ impl From<Raw> for Config {
             },
             connections: raw.connections,
             bandwidth: raw.bandwidth,
+            way: match raw.pages {
+                None => Way::Tunnel,
+                Some(pages) => Way::Pages(Pages {
+                    folder: pages.folder,
+                    image_bytes_max: pages.image_bytes_max,
+                    is_reused: pages.is_reused,
+                    link_bytes_per_s: pages.link_bytes_per_s,
+                }),
+            },
         }
     }
 }

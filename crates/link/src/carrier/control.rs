@@ -16,12 +16,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
+use whimbrel_model::id::{GuestName, HostName};
 
 pub(super) const SOCKET_FILE: &str = "carry.sock";
 pub(super) const STATUS_FILE: &str = "status";
 
 /// How long a carrying process may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long it may take until an image is on the disk.
+pub(super) const KEEP_MAX: Duration = Duration::from_secs(60);
 /// How often to look whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Longest answer that is read: a status of every channel there can be.
@@ -30,7 +33,7 @@ const ANSWER_BYTES_MAX: u64 = 256 << 10;
 pub(super) const COMMAND_BYTES_MAX: usize = 4096;
 
 /// What the daemon may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Command {
     Status,
@@ -40,10 +43,23 @@ pub(super) enum Command {
     Bandwidth {
         bytes_per_second: Option<u64>,
     },
+    /// The guest has moved: keep what makes its return cheap.
+    Keep {
+        guest: String,
+        other: String,
+        unix_ms: u64,
+    },
     /// End as soon as everything is finished, or at once if nothing began.
     Close,
     /// End now: close every socket.
     Cut,
+}
+
+/// What came of [`Command::Keep`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct KeepAnswer {
+    /// Why not; none: it was.
+    pub(super) not_kept: Option<String>,
 }
 
 /// The carrying process of one migration, as its daemon sees it.
@@ -115,6 +131,21 @@ impl Control {
         self.ask(Command::Bandwidth { bytes_per_second }, None).await.map(drop)
     }
 
+    /// Says that the guest has moved: the carrying process makes durable what it keeps of its
+    /// memory, or knows of it. Returns why nothing is kept, if nothing is.
+    pub async fn keep(
+        &self,
+        guest: &GuestName,
+        other: &HostName,
+        unix_ms: u64,
+    ) -> Result<Option<String>, ControlError> {
+        let command = Command::Keep { guest: guest.to_string(), other: other.to_string(), unix_ms };
+        let answer = self.ask_for(command, None, KEEP_MAX).await?;
+        serde_json::from_slice::<KeepAnswer>(&answer)
+            .map(|answer| answer.not_kept)
+            .map_err(|source| ControlError::Nonsense { directory: self.directory.clone(), source })
+    }
+
     /// Lets it end, once everything is finished.
     pub async fn close(&self) -> Result<(), ControlError> {
         gone_is_fine(self.ask(Command::Close, None).await)
@@ -140,7 +171,16 @@ impl Control {
         command: Command,
         with: Option<&std::net::TcpStream>,
     ) -> Result<Vec<u8>, ControlError> {
-        let exchanged = tokio::time::timeout(ANSWER_MAX, self.exchange(command, with)).await;
+        self.ask_for(command, with, ANSWER_MAX).await
+    }
+
+    async fn ask_for(
+        &self,
+        command: Command,
+        with: Option<&std::net::TcpStream>,
+        answer_max: Duration,
+    ) -> Result<Vec<u8>, ControlError> {
+        let exchanged = tokio::time::timeout(answer_max, self.exchange(command, with)).await;
         let directory = || self.directory.clone();
         let answer = exchanged.map_err(|_| ControlError::Silent { directory: directory() })?;
         answer.map_err(|source| ControlError::Gone { directory: directory(), source })

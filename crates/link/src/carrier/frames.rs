@@ -6,9 +6,11 @@
 //! A frame is a kind, three zero bytes, and the length of what follows, big-endian:
 //!
 //! ```text
-//!   OPEN    version, channel, channels (2 bytes each), handoff (16)   first, from the source
+//!   OPEN    version, channel, channels (2 bytes each), handoff (16), way (1)
+//!                                                         first, from the source
 //!   READY   -                                             the engine there is connected
-//!   REFUSED why, in words                                 instead of READY
+//!   SHELF   slots (4), held (1)                           the same, where pages travel
+//!   REFUSED why, in words                                 instead of READY or SHELF
 //!   DATA    bytes of the engine
 //!   ACK     total (8): so many bytes the engine here has accepted
 //!   FIN     total (8), BLAKE3 (32): the engine here has closed this direction
@@ -17,17 +19,25 @@
 //!   PING    number (8), answered by PONG with the same
 //! ```
 //!
+//! Way 1 is the tunnel: what follows is above. Way 2 is pages: OPEN goes on with what the source
+//! knows of an image at the target (0, or 1, its name (48) and its key (32)) and with the image
+//! the source is going to keep (0, or 1, its id (16) and its key (32)); the target says in SHELF
+//! whether it holds that image and how many slots its shelf has, and from then on both speak the
+//! frames of `whimbrel-pages`. Way 3 takes a stream of pages up again on a new connection, after
+//! READY.
+//!
 //! There may be more kinds in a later version; the versions are agreed on in OPEN.
 
 use bytes::{Buf, Bytes, BytesMut};
 use whimbrel_model::id::HandoffId;
+use whimbrel_pages::image::{ImageId, ImageKey, ManifestName};
 
 pub(super) const HEADER_BYTES: usize = 8;
 /// Longest payload of a DATA frame.
 pub(super) const DATA_BYTES_MAX: usize = 1 << 20;
 /// Longest reason for a refusal.
 pub(super) const REASON_BYTES_MAX: usize = 1024;
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 
 const OPEN: u8 = 1;
 const READY: u8 = 2;
@@ -39,12 +49,22 @@ const END: u8 = 7;
 const STOP: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
+const SHELF: u8 = 11;
+
+const TUNNEL: u8 = 1;
+const PAGES: u8 = 2;
+const RESUME: u8 = 3;
+
+/// OPEN without what is known and kept of images.
+const OPEN_BYTES_MIN: usize = 23;
+const OPEN_BYTES_MAX: usize = OPEN_BYTES_MIN + 1 + 48 + 32 + 1 + 16 + 32;
 
 /// One frame; of DATA perhaps only a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
     Open(Open),
     Ready,
+    Shelf(Shelf),
     Refused { reason: String },
     Data(Bytes),
     Ack { total: u64 },
@@ -55,12 +75,35 @@ pub(super) enum Frame {
     Pong(u64),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Open {
     pub(super) version: u16,
     pub(super) channel: u16,
     pub(super) channels: u16,
     pub(super) handoff: HandoffId,
+    pub(super) way: OpenWay,
+}
+
+/// How the engine's bytes are to travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum OpenWay {
+    Tunnel,
+    Pages {
+        /// An image that the target may hold of the guest.
+        known: Option<(ManifestName, ImageKey)>,
+        /// The image that the source is going to keep.
+        kept: Option<(ImageId, ImageKey)>,
+    },
+    /// A stream of pages goes on.
+    Resume,
+}
+
+/// What the target holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shelf {
+    pub(super) slots: u32,
+    /// The first slots are the image that the source knows.
+    pub(super) is_image_held: bool,
 }
 
 /// Why the other process is not believed.
@@ -72,6 +115,8 @@ pub(super) enum FrameError {
     Length { kind: u8, length: u32 },
     #[error("the other side sent a frame with a damaged header")]
     Header,
+    #[error("the other side opened a way that this version does not know")]
+    Way,
 }
 
 /// Returns the header of a DATA frame.
@@ -100,9 +145,13 @@ impl Frame {
                     &open.channel.to_be_bytes(),
                     &open.channels.to_be_bytes(),
                     open.handoff.0.as_bytes(),
+                    &way_bytes(&open.way),
                 ],
             ),
             Frame::Ready => put(READY, &[]),
+            Frame::Shelf(Shelf { slots, is_image_held }) => {
+                put(SHELF, &[&slots.to_be_bytes(), &[u8::from(*is_image_held)]]);
+            }
             Frame::Refused { reason } => {
                 let end = reason.floor_char_boundary(REASON_BYTES_MAX);
                 put(REFUSED, &[&reason.as_bytes()[..end]]);
@@ -165,7 +214,8 @@ impl Parser {
 fn check_length(kind: u8, length: u32) -> Result<(), FrameError> {
     let bytes = usize::try_from(length).unwrap_or(usize::MAX);
     let is_right = match kind {
-        OPEN => bytes == 22,
+        OPEN => (OPEN_BYTES_MIN..=OPEN_BYTES_MAX).contains(&bytes),
+        SHELF => bytes == 5,
         READY | END | STOP => bytes == 0,
         REFUSED => bytes <= REASON_BYTES_MAX,
         DATA => (1..=DATA_BYTES_MAX).contains(&bytes),
@@ -183,8 +233,18 @@ fn read(kind: u8, mut body: BytesMut) -> Result<Frame, FrameError> {
             channel: body.get_u16(),
             channels: body.get_u16(),
             handoff: HandoffId(uuid::Uuid::from_u128(body.get_u128())),
+            way: read_way(&body).ok_or(FrameError::Way)?,
         }),
         READY => Frame::Ready,
+        SHELF => {
+            let slots = body.get_u32();
+            let is_image_held = match body.get_u8() {
+                0 => false,
+                1 => true,
+                _ => return Err(FrameError::Way),
+            };
+            Frame::Shelf(Shelf { slots, is_image_held })
+        }
         REFUSED => Frame::Refused { reason: String::from_utf8_lossy(&body).into_owned() },
         ACK => Frame::Ack { total: body.get_u64() },
         FIN => {
@@ -201,6 +261,64 @@ fn read(kind: u8, mut body: BytesMut) -> Result<Frame, FrameError> {
     })
 }
 
+fn way_bytes(way: &OpenWay) -> Vec<u8> {
+    let (known, kept) = match way {
+        OpenWay::Tunnel => return vec![TUNNEL],
+        OpenWay::Resume => return vec![RESUME],
+        OpenWay::Pages { known, kept } => (known, kept),
+    };
+    let mut out = vec![PAGES, u8::from(known.is_some())];
+    if let Some((name, key)) = known {
+        out.extend_from_slice(&name.to_bytes());
+        out.extend_from_slice(key.bytes());
+    }
+    out.push(u8::from(kept.is_some()));
+    if let Some((id, key)) = kept {
+        out.extend_from_slice(&id.0);
+        out.extend_from_slice(key.bytes());
+    }
+    out
+}
+
+fn read_way(body: &[u8]) -> Option<OpenWay> {
+    let (way, mut rest) = body.split_first()?;
+    let way = match *way {
+        TUNNEL => OpenWay::Tunnel,
+        RESUME => OpenWay::Resume,
+        PAGES => {
+            let known = match take_flag(&mut rest)? {
+                true => Some((ManifestName::from_bytes(&take(&mut rest)?), take_key(&mut rest)?)),
+                false => None,
+            };
+            let kept = match take_flag(&mut rest)? {
+                true => Some((ImageId(take(&mut rest)?), take_key(&mut rest)?)),
+                false => None,
+            };
+            OpenWay::Pages { known, kept }
+        }
+        _ => return None,
+    };
+    rest.is_empty().then_some(way)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, left) = rest.split_first_chunk()?;
+    *rest = left;
+    Some(*taken)
+}
+
+fn take_flag(rest: &mut &[u8]) -> Option<bool> {
+    match take(rest)? {
+        [0] => Some(false),
+        [1] => Some(true),
+        _ => None,
+    }
+}
+
+fn take_key(rest: &mut &[u8]) -> Option<ImageKey> {
+    take(rest).map(ImageKey::new)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,8 +327,25 @@ mod tests {
     fn frames() -> Vec<Frame> {
         let handoff = HandoffId(uuid::Uuid::from_u128(0x0102_0304_0506_0708));
         vec![
-            Frame::Open(Open { version: VERSION, channel: 2, channels: 3, handoff }),
+            Frame::Open(Open {
+                version: VERSION,
+                channel: 2,
+                channels: 3,
+                handoff,
+                way: OpenWay::Tunnel,
+            }),
+            Frame::Open(Open {
+                version: VERSION,
+                channel: 0,
+                channels: 1,
+                handoff,
+                way: OpenWay::Pages {
+                    known: Some((ManifestName::from_bytes(&[1; 48]), ImageKey::new([2; 32]))),
+                    kept: Some((ImageId([3; 16]), ImageKey::new([4; 32]))),
+                },
+            }),
             Frame::Ready,
+            Frame::Shelf(Shelf { slots: 258, is_image_held: true }),
             Frame::Refused { reason: "no such engine".to_owned() },
             Frame::Data(Bytes::from_static(b"abc")),
             Frame::Ack { total: 3 },
@@ -235,13 +370,17 @@ mod tests {
             let bytes = bytes_of(std::slice::from_ref(frame));
             bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
         };
-        let [open, ready, refused, data, ack, fin, end, stop, ping, pong] =
+        let [open, open_pages, ready, shelf, refused, data, ack, fin, end, stop, ping, pong] =
             frames().try_into().unwrap();
+        let handoff = "00000000000000000102030405060708";
+        assert_eq!(hex(&open), format!("0100000000000017000200020003{handoff}01"));
+        let (name, keys) = ("01".repeat(48), ["02", "04"].map(|byte| byte.repeat(32)));
+        let id = "03".repeat(16);
         assert_eq!(
-            hex(&open),
-            "0100000000000016000100020003\
-             00000000000000000102030405060708"
+            hex(&open_pages),
+            format!("0100000000000099000200000001{handoff}0201{name}{}01{id}{}", keys[0], keys[1])
         );
+        assert_eq!(hex(&shelf), "0b000000000000050000010201");
         assert_eq!(hex(&ready), "0200000000000000");
         assert_eq!(hex(&refused), "030000000000000e6e6f207375636820656e67696e65");
         assert_eq!(hex(&data), "0400000000000003616263");
@@ -304,7 +443,7 @@ mod tests {
             let mut bytes = BytesMut::from(&[kind, 0, 0, 0, a, b, c, d][..]);
             Parser::default().next(&mut bytes)
         };
-        for kind in [OPEN, READY, REFUSED, DATA, ACK, FIN, END, STOP, PING, PONG] {
+        for kind in [OPEN, READY, SHELF, REFUSED, DATA, ACK, FIN, END, STOP, PING, PONG] {
             let length = u32::MAX;
             assert_eq!(check(kind, length), Err(FrameError::Length { kind, length }));
         }

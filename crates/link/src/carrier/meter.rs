@@ -4,10 +4,11 @@
 //! What is known of one channel, shared by the tasks that carry it and by whoever asks.
 
 use super::status::{ChannelStatus, End};
-use super::window::Window;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use whimbrel_pages::sender::Counts;
+use whimbrel_pages::window::Window;
 
 /// A read from the engine waits for this much room, so that no dribs and drabs are sent.
 const ROOM_MIN: u64 = 32 << 10;
@@ -62,7 +63,7 @@ impl Meter {
     pub(super) fn new(now: Instant) -> Self {
         let state = State {
             status: ChannelStatus::default(),
-            window: Window::new(now),
+            window: Window::new(Duration::ZERO),
             last_byte: now,
             sent_digest: None,
             pending: Pending::default(),
@@ -95,6 +96,32 @@ impl Meter {
         self.lock().status.is_connected = is_connected;
     }
 
+    pub(super) fn has_outgoing_ended(&self) -> bool {
+        self.lock().status.outgoing.end.is_some()
+    }
+
+    pub(super) fn has_incoming_ended(&self) -> bool {
+        self.lock().status.incoming.end.is_some()
+    }
+
+    /// A new connection has taken the place of a lost one.
+    pub(super) fn resumed(&self) {
+        self.lock().status.resumed += 1;
+    }
+
+    pub(super) fn set_held_pages(&self, pages: u32) {
+        self.lock().status.held_pages = pages;
+    }
+
+    pub(super) fn set_counts(&self, counts: Counts) {
+        self.lock().status.pages = Some(counts);
+    }
+
+    /// Returns how many bytes may be on their way.
+    pub(super) fn window_bytes(&self) -> u64 {
+        self.lock().window.size()
+    }
+
     /// Returns whether both directions have ended.
     pub(super) fn has_ended(&self) -> bool {
         let state = self.lock();
@@ -116,7 +143,7 @@ impl Meter {
 
     pub(super) fn took(&self, bytes: u64, now: Instant) {
         let mut state = self.lock();
-        state.window.send(bytes, now);
+        state.window.send(bytes, now - self.born);
         state.status.outgoing.bytes = state.window.sent();
         state.last_byte = now;
     }
@@ -137,7 +164,7 @@ impl Meter {
     /// Takes the other side's acknowledgement. Returns whether it made sense.
     pub(super) fn accepted_there(&self, total: u64, now: Instant) -> bool {
         let mut state = self.lock();
-        let makes_sense = state.window.accept(total, now);
+        let makes_sense = state.window.accept(total, now - self.born);
         state.status.outgoing.accepted_bytes = state.window.accepted();
         drop(state);
         self.room.notify_one();

@@ -5,14 +5,18 @@
 //!
 //! It opens channels strictly in the engine's order: channel n only once both ends of n-1 are
 //! connected, because some engines take the first connection they get for the main one. The first
-//! channel that is lost ends them all. It ends when its daemon has said so and the channels are
-//! through, or when there was neither a channel nor a word of a daemon for [`ABANDONED_AFTER`].
+//! channel that is lost ends them all; a stream of pages makes its link again instead. It ends when
+//! its daemon has said so and the channels are through, or when there was neither a channel nor a
+//! word of a daemon for [`ABANDONED_AFTER`].
 
 use super::channel::{self, CarryError};
-use super::config::{Config, Meet, Side};
+use super::config::{Config, Meet, Side, Way};
 use super::control::STATUS_FILE;
-use super::frames::{Frame, Open, Parser, REASON_BYTES_MAX, VERSION};
+use super::frames::{Frame, Open, OpenWay, Parser, REASON_BYTES_MAX, VERSION};
 use super::meter::Meter;
+use super::pages::begin::{self, Begin, Known};
+use super::pages::keeper::{Keeper, Moved};
+use super::pages::{Links, Stream};
 use super::server;
 use super::status::Status;
 use super::throttle::Throttle;
@@ -27,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_rustls::TlsStream;
 use whimbrel_model::problem::chain;
 
@@ -41,8 +45,15 @@ const HANDSHAKES_MAX: usize = 8;
 const ENGINE_BUFFER: usize = 128 << 10;
 /// How long the engine may take to be connected to.
 const ENGINE_MAX: Duration = Duration::from_secs(5);
+const NOT_ASKED: &str = "the other side answered something else than was asked";
 
-type Link = TlsStream<TcpStream>;
+pub(super) type Link = TlsStream<TcpStream>;
+
+/// A connection that is open, and what was read from it behind the greeting.
+pub(super) type Connection = (Link, BytesMut);
+
+/// Connections that may wait to take the place of a lost one: only the newest is of use.
+const RESUMPTIONS_MAX: usize = 2;
 
 /// One carrying process.
 pub(super) struct Carrier {
@@ -62,6 +73,12 @@ struct State {
     /// A channel is being opened.
     is_opening: bool,
     running: usize,
+    /// Keeps the guest's memory, or what is known of it.
+    keeper: Option<Keeper>,
+    /// Where a stream of pages waits for connections that go on with it.
+    resumptions: Option<mpsc::Sender<Connection>>,
+    /// The address of the peer that answered last.
+    best: Option<SocketAddr>,
     problem: Option<String>,
     is_closing: bool,
     /// When a daemon last said something, or a channel last ran.
@@ -74,6 +91,9 @@ impl Carrier {
             channels: Vec::new(),
             is_opening: false,
             running: 0,
+            keeper: None,
+            resumptions: None,
+            best: None,
             problem: None,
             is_closing: false,
             needed: Instant::now(),
@@ -107,6 +127,8 @@ impl Carrier {
             tokio::spawn(self.clone().open_from_engine(listener));
         }
         self.until_done().await;
+        // Without the word that the guest has moved, nothing of it is kept.
+        drop(self.lock().keeper.take());
         let status = self.status();
         write_status(&self.directory, &status)?;
         if let Meet::Listen { path, .. } = &self.config.engine {
@@ -174,6 +196,15 @@ impl Carrier {
         self.changed.notify_waiters();
     }
 
+    /// The guest has moved: what was kept of its memory becomes durable.
+    pub(super) async fn keep(&self, moved: Moved) -> Result<(), String> {
+        let keeper = self.lock().keeper.take();
+        match keeper {
+            Some(keeper) => keeper.keep(moved).await,
+            None => Err("nothing was to be kept".to_owned()),
+        }
+    }
+
     pub(super) fn cut(&self) {
         self.lose("the daemon ended it".to_owned());
         self.close();
@@ -190,6 +221,17 @@ impl Carrier {
         self.changed.notify_waiters();
     }
 
+    /// Returns once a channel that waits for nobody but a late peer is not needed any more.
+    async fn released(&self, meter: &Meter) {
+        loop {
+            let changed = self.changed.notified();
+            if self.lock().is_closing && meter.has_ended() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     async fn lost(&self) {
         loop {
             let changed = self.changed.notified();
@@ -204,39 +246,68 @@ impl Carrier {
 
     /// Opens a channel for each connection of the engine, in order.
     async fn open_from_engine(self: Arc<Self>, listener: UnixListener) {
-        let Side::Source { addresses } = self.config.side.clone() else { return };
-        let mut best = None;
         for channel in 0..self.config.connections {
             let engine = tokio::select! {
                 accepted = listener.accept() => accepted.map(|(engine, _)| engine),
                 () = self.lost() => return,
             };
-            let _turn = self.turn();
+            let turn = self.turn();
             let opened = tokio::select! {
-                opened = self.open(engine, channel, &addresses, &mut best) => opened,
+                opened = self.open(engine, channel) => opened,
                 () = self.lost() => return,
             };
-            match opened {
-                Ok((link, buffer, engine)) => self.start(link, buffer, engine),
-                Err(problem) => {
-                    return self.lose(format!("channel {channel} was not opened: {problem}"));
-                }
+            drop(turn);
+            if let Err(problem) = opened {
+                return self.lose(format!("channel {channel} was not opened: {problem}"));
             }
         }
     }
 
     async fn open(
-        &self,
+        self: &Arc<Self>,
         engine: io::Result<UnixStream>,
         channel: u32,
-        addresses: &[SocketAddr],
-        best: &mut Option<SocketAddr>,
-    ) -> Result<(Link, BytesMut, UnixStream), String> {
+    ) -> Result<(), String> {
         let engine = engine.map_err(|e| chain(&e))?;
-        // The address that answered once is the one for the rest.
+        match &self.config.way {
+            Way::Tunnel => match self.open_link(channel, OpenWay::Tunnel).await.map_err(words)? {
+                (Frame::Ready, connection) => {
+                    self.start(connection, engine);
+                    Ok(())
+                }
+                _ => Err(NOT_ASKED.to_owned()),
+            },
+            Way::Pages(pages) => {
+                let known = Known::load(pages, &self.config).await;
+                let answer = self.open_link(channel, known.way()).await.map_err(words)?;
+                let (Frame::Shelf(shelf), connection) = answer else {
+                    return Err(NOT_ASKED.to_owned());
+                };
+                let (begin, keeper) = known.begin(engine, pages, shelf, self.throttle.clone());
+                self.start_stream(begin, keeper, connection, Links::Dial(self.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes a new link for the stream of pages.
+    pub(super) async fn resume(&self) -> Result<Connection, NoLink> {
+        match self.open_link(0, OpenWay::Resume).await? {
+            (Frame::Ready, connection) => Ok(connection),
+            _ => Err(NoLink::Refused(NOT_ASKED.to_owned())),
+        }
+    }
+
+    /// Connects to the peer, says what for, and returns its answer.
+    async fn open_link(&self, channel: u32, way: OpenWay) -> Result<(Frame, Connection), NoLink> {
+        let Side::Source { addresses } = &self.config.side else {
+            return Err(NoLink::Refused("only a source opens channels".to_owned()));
+        };
+        // The address that answered once is the one for the rest, while it does.
+        let best = self.lock().best;
         let candidates: Vec<SocketAddr> = best.iter().chain(addresses).copied().collect();
         let (tcp, address) = connect(&candidates).await?;
-        *best = Some(address);
+        self.lock().best = Some(address);
         let name = tls::carry_name(self.config.handoff);
         let link = tls::connect(&self.identity, self.config.peer, ALPN_CARRY, name, tcp).await;
         let mut link = Link::Client(link.map_err(|e| chain(&e))?);
@@ -245,12 +316,12 @@ impl Carrier {
             channel: u16::try_from(channel).expect("there are few channels"),
             channels: u16::try_from(self.config.connections).expect("there are few channels"),
             handoff: self.config.handoff,
+            way,
         });
         send(&mut link, &open).await.map_err(|e| chain(&e))?;
         match greeting(&mut link).await? {
-            (Frame::Ready, rest) => Ok((link, rest, engine)),
-            (Frame::Refused { reason }, _) => Err(reason),
-            _ => Err("the other side answered something else than was asked".to_owned()),
+            (Frame::Refused { reason }, _) => Err(NoLink::Refused(reason)),
+            (answer, rest) => Ok((answer, (link, rest))),
         }
     }
 
@@ -264,6 +335,8 @@ impl Carrier {
         let carrier = self.clone();
         tokio::spawn(async move {
             let _place = place;
+            // One that comes after the end is told so: it is a lost link that was made again.
+            let is_late = carrier.lock().problem.is_some();
             tokio::select! {
                 outcome = carrier.receive(tcp) => {
                     if let Err(reason) = outcome {
@@ -272,7 +345,7 @@ impl Carrier {
                         tracing::warn!(reason, "refused a connection");
                     }
                 }
-                () = carrier.lost() => {}
+                () = carrier.lost(), if !is_late => {}
             }
         });
     }
@@ -288,29 +361,68 @@ impl Carrier {
             return Err("it did not open a channel".to_owned());
         };
         // From here on it is the peer who speaks, and an error is an error of the attempt.
+        if open.way == OpenWay::Resume {
+            return self.receive_resumption(&open, link, rest).await;
+        }
         let (path, _turn) = self.take_turn()?;
-        let opened = match self.check(open) {
+        let opened = match self.check(&open) {
             Ok(()) => connect_engine(&path).await,
             Err(problem) => Err(problem),
         };
         let outcome = match opened {
-            Ok(engine) => match send(&mut link, &Frame::Ready).await {
-                Ok(()) => {
-                    self.start(link, rest, engine);
-                    Ok(())
-                }
-                Err(error) => Err(chain(&error)),
-            },
-            Err(reason) => {
-                let refused = Frame::Refused { reason: reason.clone() };
-                let _ = send(&mut link, &refused).await;
-                Err(reason)
-            }
+            Ok(engine) => self.receive_channel(&open.way, (link, rest), engine).await,
+            Err(reason) => refuse(link, reason).await,
         };
         if let Err(problem) = &outcome {
             self.lose(format!("channel {} was not opened: {problem}", open.channel));
         }
         outcome
+    }
+
+    async fn receive_channel(
+        self: &Arc<Self>,
+        way: &OpenWay,
+        (mut link, rest): Connection,
+        engine: UnixStream,
+    ) -> Result<(), String> {
+        match (way, &self.config.way) {
+            (OpenWay::Pages { known, kept }, Way::Pages(pages)) => {
+                let shelf = begin::open_shelf(pages, known.clone()).await;
+                send(&mut link, &begin::describe(&*shelf)).await.map_err(|e| chain(&e))?;
+                let throttle = self.throttle.clone();
+                let (begin, keeper) =
+                    begin::target(engine, pages, shelf, kept.clone(), &self.config, throttle);
+                let (resumptions, links) = mpsc::channel(RESUMPTIONS_MAX);
+                self.lock().resumptions = Some(resumptions);
+                self.start_stream(begin, keeper, (link, rest), Links::Wait(links));
+            }
+            (OpenWay::Tunnel, Way::Tunnel) => {
+                send(&mut link, &Frame::Ready).await.map_err(|e| chain(&e))?;
+                self.start((link, rest), engine);
+            }
+            _ => return refuse(link, "this side was told of another carrier".to_owned()).await,
+        }
+        Ok(())
+    }
+
+    /// Gives a new link to the stream of pages that has lost its own.
+    async fn receive_resumption(
+        &self,
+        open: &Open,
+        mut link: Link,
+        rest: BytesMut,
+    ) -> Result<(), String> {
+        let resumptions = self.lock().resumptions.clone();
+        match resumptions {
+            Some(resumptions)
+                if open.handoff == self.config.handoff && !resumptions.is_closed() =>
+            {
+                send(&mut link, &Frame::Ready).await.map_err(|e| chain(&e))?;
+                let outcome = resumptions.try_send((link, rest));
+                outcome.map_err(|_| "too many links came for one stream".to_owned())
+            }
+            _ => refuse(link, "there is no stream here to go on with".to_owned()).await,
+        }
     }
 
     /// Takes the turn to open a channel: one at a time.
@@ -333,9 +445,9 @@ impl Carrier {
     }
 
     /// Checks that this is the next channel. The reason goes to the peer.
-    fn check(&self, open: Open) -> Result<(), String> {
+    fn check(&self, open: &Open) -> Result<(), String> {
         let (next, connections) = (self.lock().channels.len(), self.config.connections);
-        let Open { version, channel, channels, handoff } = open;
+        let &Open { version, channel, channels, handoff, .. } = open;
         if version != VERSION {
             Err(format!("this side speaks version {VERSION}, and was asked for {version}"))
         } else if handoff != self.config.handoff {
@@ -351,8 +463,30 @@ impl Carrier {
 
     // Either.
 
-    fn start(self: &Arc<Self>, link: Link, buffer: BytesMut, engine: UnixStream) {
+    fn start(self: &Arc<Self>, (link, buffer): Connection, engine: UnixStream) {
         let meter = Arc::new(Meter::new(Instant::now()));
+        let throttle = self.throttle.clone();
+        let carrying = channel::carry(link, buffer, engine, meter.clone(), throttle);
+        self.start_channel(meter, carrying);
+    }
+
+    fn start_stream(
+        self: &Arc<Self>,
+        begin: Begin,
+        keeper: Option<Keeper>,
+        connection: Connection,
+        links: Links,
+    ) {
+        self.lock().keeper = keeper;
+        let meter = begin.meter.clone();
+        self.start_channel(meter, Stream::new(begin).run(connection, links));
+    }
+
+    fn start_channel(
+        self: &Arc<Self>,
+        meter: Arc<Meter>,
+        carrying: impl Future<Output = Result<(), CarryError>> + Send + 'static,
+    ) {
         let mut state = self.lock();
         let number = state.channels.len();
         state.channels.push(meter.clone());
@@ -360,11 +494,11 @@ impl Carrier {
         drop(state);
         let carrier = self.clone();
         tokio::spawn(async move {
-            let throttle = carrier.throttle.clone();
             let outcome = tokio::select! {
-                outcome = channel::carry(link, buffer, engine, meter, throttle) => outcome,
+                outcome = carrying => outcome,
                 // Dropping it closes the engine's socket.
                 () = carrier.lost() => Ok(()),
+                () = carrier.released(&meter) => Ok(()),
             };
             carrier.ended(number, outcome);
         });
@@ -390,6 +524,34 @@ impl Drop for Turn {
         self.0.lock().is_opening = false;
         self.0.changed.notify_waiters();
     }
+}
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoLink {
+    /// Not now; perhaps later.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The peer was reached, and does not want it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+fn words(problem: NoLink) -> String {
+    problem.to_string()
+}
+
+impl From<String> for NoLink {
+    fn from(problem: String) -> Self {
+        NoLink::Unreachable(problem)
+    }
+}
+
+/// Says no to the peer, and why; the reason is the outcome here, too.
+async fn refuse(mut link: Link, reason: String) -> Result<(), String> {
+    let refused = Frame::Refused { reason: reason.clone() };
+    let _ = send(&mut link, &refused).await;
+    Err(reason)
 }
 
 async fn connect(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), String> {

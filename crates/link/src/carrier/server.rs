@@ -3,7 +3,8 @@
 
 //! The carrying process's end of `carry.sock`.
 
-use super::control::{COMMAND_BYTES_MAX, Command, SOCKET_FILE};
+use super::control::{COMMAND_BYTES_MAX, Command, KeepAnswer, SOCKET_FILE};
+use super::pages::keeper::Moved;
 use super::process::Carrier;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use std::io::{self, IoSliceMut};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
+use whimbrel_model::id::{GuestName, HostName};
 
 /// How long a command may take to arrive.
 const COMMAND_MAX: Duration = Duration::from_secs(5);
@@ -38,10 +40,9 @@ pub(super) async fn serve(carrier: Arc<Carrier>, listener: UnixListener) {
             Ok((stream, _)) => {
                 let carrier = carrier.clone();
                 tokio::spawn(async move {
-                    match tokio::time::timeout(COMMAND_MAX, answer(&carrier, stream)).await {
-                        Ok(Ok(())) => carrier.heard_from_daemon(),
-                        Ok(Err(error)) => tracing::warn!(%error, "a command was not understood"),
-                        Err(_) => tracing::warn!("a command did not arrive in time"),
+                    match answer(&carrier, stream).await {
+                        Ok(()) => carrier.heard_from_daemon(),
+                        Err(error) => tracing::warn!(%error, "a command was not understood"),
                     }
                 });
             }
@@ -54,7 +55,9 @@ pub(super) async fn serve(carrier: Arc<Carrier>, listener: UnixListener) {
 }
 
 async fn answer(carrier: &Arc<Carrier>, mut stream: UnixStream) -> io::Result<()> {
-    let (command, descriptor) = receive(&stream).await?;
+    let receiving = tokio::time::timeout(COMMAND_MAX, receive(&stream));
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let (command, descriptor) = receiving.await.map_err(late)??;
     let answer = match (command, descriptor) {
         (Command::Status, _) => carrier.status().to_json(),
         (Command::Adopt, Some(descriptor)) => {
@@ -65,6 +68,13 @@ async fn answer(carrier: &Arc<Carrier>, mut stream: UnixStream) -> io::Result<()
         (Command::Bandwidth { bytes_per_second }, _) => {
             carrier.set_bandwidth(bytes_per_second);
             "{}".to_owned()
+        }
+        (Command::Keep { guest, other, unix_ms }, _) => {
+            let wrong = |_| io::Error::from(io::ErrorKind::InvalidData);
+            let guest = GuestName::new(&guest).map_err(wrong)?;
+            let other = HostName::new(&other).map_err(wrong)?;
+            let not_kept = carrier.keep(Moved { guest, other, unix_ms }).await.err();
+            serde_json::to_string(&KeepAnswer { not_kept }).expect("this type is JSON")
         }
         (Command::Close, _) => {
             carrier.close();

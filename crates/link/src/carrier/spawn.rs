@@ -65,6 +65,8 @@ pub async fn spawn(
         None => Command::new(program),
     };
     command.arg("carry").arg(directory).current_dir("/");
+    // Its threads hand buffers to each other: with an arena each, every one of them keeps its peak.
+    command.env("MALLOC_ARENA_MAX", "1");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
     let mut child = command.spawn().map_err(|source| SpawnError::File {
         action: "start",

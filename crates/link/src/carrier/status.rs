@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use whimbrel_pages::sender::Counts;
 
 /// What a carrying process says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,12 @@ pub struct ChannelStatus {
     pub outgoing: Flow,
     /// From the engine there to the engine here.
     pub incoming: Flow,
+    /// How its pages travelled, where they are looked for.
+    pub pages: Option<Counts>,
+    /// So many of them the target held from an earlier visit when it began.
+    pub held_pages: u32,
+    /// How often its link was lost and made again.
+    pub resumed: u32,
 }
 
 /// One direction of one channel.
@@ -113,6 +120,22 @@ struct RawChannel {
     is_connected: bool,
     outgoing: RawFlow,
     incoming: RawFlow,
+    pages: Option<RawCounts>,
+    held_pages: u32,
+    resumed: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RawCounts {
+    stream_bytes: u64,
+    frame_bytes: u64,
+    repeat_bytes: u64,
+    new_pages: u64,
+    same_pages: u64,
+    delta_pages: u64,
+    fill_pages: u64,
+    plain_bytes: u64,
+    packed_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -145,6 +168,9 @@ impl From<&Status> for Raw {
             is_connected: channel.is_connected,
             outgoing: flow(&channel.outgoing),
             incoming: flow(&channel.incoming),
+            pages: channel.pages.map(RawCounts::from),
+            held_pages: channel.held_pages,
+            resumed: channel.resumed,
         };
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Raw {
@@ -173,6 +199,9 @@ impl From<Raw> for Status {
             is_connected: channel.is_connected,
             outgoing: flow(channel.outgoing),
             incoming: flow(channel.incoming),
+            pages: channel.pages.map(Counts::from),
+            held_pages: channel.held_pages,
+            resumed: channel.resumed,
         };
         Status {
             channels: raw.channels.into_iter().map(channel).collect(),
@@ -181,6 +210,38 @@ impl From<Raw> for Status {
             problem: raw.problem,
             idle: Duration::from_millis(raw.idle_ms),
             round_trip: raw.round_trip_us.map(Duration::from_micros),
+        }
+    }
+}
+
+impl From<Counts> for RawCounts {
+    fn from(counts: Counts) -> Self {
+        RawCounts {
+            stream_bytes: counts.stream_bytes,
+            frame_bytes: counts.frame_bytes,
+            repeat_bytes: counts.repeat_bytes,
+            new_pages: counts.new_pages,
+            same_pages: counts.same_pages,
+            delta_pages: counts.delta_pages,
+            fill_pages: counts.fill_pages,
+            plain_bytes: counts.plain_bytes,
+            packed_bytes: counts.packed_bytes,
+        }
+    }
+}
+
+impl From<RawCounts> for Counts {
+    fn from(counts: RawCounts) -> Self {
+        Counts {
+            stream_bytes: counts.stream_bytes,
+            frame_bytes: counts.frame_bytes,
+            repeat_bytes: counts.repeat_bytes,
+            new_pages: counts.new_pages,
+            same_pages: counts.same_pages,
+            delta_pages: counts.delta_pages,
+            fill_pages: counts.fill_pages,
+            plain_bytes: counts.plain_bytes,
+            packed_bytes: counts.packed_bytes,
         }
     }
 }

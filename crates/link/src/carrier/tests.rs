@@ -4,13 +4,14 @@
 //! Two carrying processes, in one process, on loopback, between engines that are plain sockets.
 
 mod hostile;
+mod pages;
 
-use super::config::{Config, Meet, Side};
+use super::config::{Config, Meet, Pages, Side, Way};
 use super::process::Carrier;
 use super::status::{End, Status};
 use crate::identity::Identity;
 use proptest::prelude::*;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,7 +28,28 @@ struct Pair {
     /// What the target's engine listens on.
     target_engine: UnixListener,
     /// The bytes that the link may carry from the source before it is cut.
-    _home: tempfile::TempDir,
+    _home: Arc<tempfile::TempDir>,
+}
+
+/// Two hosts, in the order in which a guest goes.
+struct Hosts {
+    home: Arc<tempfile::TempDir>,
+    names: [&'static str; 2],
+}
+
+impl Hosts {
+    fn new() -> Self {
+        let home = Arc::new(tempfile::tempdir().unwrap());
+        let names = ["alpha", "beta"];
+        names.iter().for_each(|name| std::fs::create_dir(home.path().join(name)).unwrap());
+        Self { home, names }
+    }
+
+    /// The way back.
+    fn back(&self) -> Self {
+        let [alpha, beta] = self.names;
+        Self { home: self.home.clone(), names: [beta, alpha] }
+    }
 }
 
 /// Where the link is cut: after so many bytes from the source.
@@ -36,15 +58,41 @@ struct CutAfter(usize);
 
 impl Pair {
     async fn new(connections: u32, cut: Option<CutAfter>) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let [alpha, beta] = [(); 2].map(|()| Identity::generate().unwrap());
+        Self::on_way(&Hosts::new(), connections, cut, |_| Way::Tunnel).await
+    }
+
+    /// One channel, whose pages are looked for.
+    async fn of_pages(cut: Option<CutAfter>) -> Self {
+        Self::of_hosts(&Hosts::new(), cut, None).await
+    }
+
+    /// The same, between certain hosts, which may keep so much.
+    async fn of_hosts(hosts: &Hosts, cut: Option<CutAfter>, image_bytes_max: Option<u64>) -> Self {
+        Self::on_way(hosts, 1, cut, |folder| {
+            Way::Pages(Pages {
+                folder: folder.join("pages"),
+                image_bytes_max,
+                is_reused: true,
+                link_bytes_per_s: None,
+            })
+        })
+        .await
+    }
+
+    async fn on_way(
+        hosts: &Hosts,
+        connections: u32,
+        cut: Option<CutAfter>,
+        way: impl Fn(&Path) -> Way,
+    ) -> Self {
+        let paths = hosts.names.map(|name| hosts.home.path().join(name));
+        let [alpha, beta] =
+            [0, 1].map(|i| Identity::load_or_create(&paths[i].join("identity")).unwrap());
         let handoff = HandoffId(uuid::Uuid::new_v4());
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = port.local_addr().unwrap();
-        let paths = ["source", "target"].map(|side| home.path().join(side));
-        paths.iter().for_each(|path| std::fs::create_dir(path).unwrap());
         let [source_engine, target_engine] = [0, 1].map(|i| paths[i].join("engine.sock"));
-        let config = |peer: &Identity, side, engine| Config {
+        let config = |peer: &Identity, side, engine, path: &Path| Config {
             handoff,
             identity: PathBuf::new(),
             peer: peer.id(),
@@ -52,12 +100,14 @@ impl Pair {
             engine,
             connections,
             bandwidth: None,
+            way: way(path),
         };
         let meet = Meet::Listen { path: source_engine.clone(), owner: None };
-        let source = config(&beta, Side::Source { addresses: vec![address] }, meet);
-        let target = config(&alpha, Side::Target, Meet::Connect(target_engine.clone()));
+        let source = config(&beta, Side::Source { addresses: vec![address] }, meet, &paths[0]);
+        let target = config(&alpha, Side::Target, Meet::Connect(target_engine.clone()), &paths[1]);
         let source = Carrier::new(source, alpha, &paths[0]);
         let target = Carrier::new(target, beta, &paths[1]);
+        let _ = std::fs::remove_file(&target_engine);
         let listener = UnixListener::bind(&target_engine).unwrap();
         for carrier in [&source, &target] {
             let (ready, is_ready) = tokio::sync::oneshot::channel();
@@ -68,7 +118,8 @@ impl Pair {
             is_ready.await.unwrap();
         }
         tokio::spawn(hand_over(port, target.clone(), cut));
-        Self { source, target, source_engine, target_engine: listener, _home: home }
+        let _home = hosts.home.clone();
+        Self { source, target, source_engine, target_engine: listener, _home }
     }
 
     /// Opens the next channel, and returns the engines' ends.

@@ -171,7 +171,7 @@ async fn lines_are_streamed() {
 async fn a_way_is_measured() {
     let mut hosts = Hosts::new().await;
     let measured = hosts.both(
-        async |connection| connection.measure().await.unwrap(),
+        async |connection| connection.measure(Bytes(8 << 20)).await.unwrap(),
         async |incoming| incoming.responder.measure().await.unwrap(),
     );
     assert!(measured.await > Bytes(1 << 20));

@@ -324,11 +324,17 @@ impl Wire for Offer {
             bandwidth: self.bandwidth.map_or(0, |rate| rate.0),
             pause_max_ms: u64::try_from(self.pause_max.as_millis()).unwrap_or(u64::MAX),
             is_transient: self.is_transient,
+            carrier: match self.carrier {
+                CarrierKind::Tunnel => proto::CarrierKind::Tunnel.into(),
+                CarrierKind::Pages => proto::CarrierKind::Pages.into(),
+            },
         }
     }
 
     fn from_proto(proto: proto::HandoffOffer) -> Result<Self, WireError> {
-        if !(1..=CHANNELS_MAX).contains(&proto.channels) {
+        let channels_max =
+            if proto.carrier == proto::CarrierKind::Pages as i32 { 1 } else { CHANNELS_MAX };
+        if !(1..=channels_max).contains(&proto.channels) {
             let found = proto.channels.to_string();
             return Err(WireError::Value { field: "channels", found });
         }
@@ -341,6 +347,14 @@ impl Wire for Offer {
             bandwidth: (proto.bandwidth != 0).then_some(Bytes(proto.bandwidth)),
             pause_max: Duration::from_millis(proto.pause_max_ms),
             is_transient: proto.is_transient,
+            carrier: match proto::CarrierKind::try_from(proto.carrier) {
+                Ok(proto::CarrierKind::Tunnel) => CarrierKind::Tunnel,
+                Ok(proto::CarrierKind::Pages) => CarrierKind::Pages,
+                Ok(proto::CarrierKind::Unspecified) | Err(_) => {
+                    let found = proto.carrier.to_string();
+                    return Err(WireError::Value { field: "carrier", found });
+                }
+            },
         })
     }
 }

@@ -30,12 +30,13 @@ fn requests_have_these_bytes() {
     let offer = Offer {
         definition: "a".to_owned(),
         passport: b"{}".to_vec(),
-        channels: 2,
+        channels: 1,
         is_compressed: true,
         is_stop_and_copy: true,
         bandwidth: Some(Bytes(5)),
         pause_max: Duration::from_millis(300),
         is_transient: true,
+        carrier: CarrierKind::Pages,
     };
     let epoch = Epoch(7);
     let opening = |offer| Request::Handoff(Opening { handoff, guest, epoch, offer });
@@ -65,8 +66,8 @@ fn requests_have_these_bytes() {
     );
     check(
         &opening(Some(offer)),
-        "223c0a10000000000000000000000000000000bb121000000000000000000000\
-             0000000000aa180722140a016112027b7d180220012801300538ac024001",
+        "223e0a10000000000000000000000000000000bb121000000000000000000000\
+             0000000000aa180722160a016112027b7d180120012801300538ac0240014802",
     );
     check(
         &Request::Log(LogQuery { guest: Some(guest), since_ms: 9, follow: true }),

@@ -31,12 +31,14 @@ pub(super) static TOP: Section = Section {
         Key { name: "engine", value: "", default: "", about: "" },
         Key { name: "relocation", value: "", default: "", about: "" },
         Key { name: "migration", value: "", default: "", about: "" },
+        Key { name: "pages", value: "", default: "", about: "" },
         Key { name: "fence", value: "", default: "", about: "" },
     ],
 };
 
 /// The tables, in the order of the reference.
-pub(super) static SECTIONS: [&Section; 6] = [&HOST, &API, &ENGINE, &RELOCATION, &MIGRATION, &FENCE];
+pub(super) static SECTIONS: [&Section; 7] =
+    [&HOST, &API, &ENGINE, &RELOCATION, &MIGRATION, &PAGES, &FENCE];
 
 pub(super) static FENCE: Section = Section {
     header: "[fence]",
@@ -215,9 +217,39 @@ pub(super) static MIGRATION: Section = Section {
         },
         Key {
             name: "on_miss",
-            value: "`\"cancel\"`, `\"pause\"`, `\"throttle\"` or `\"postcopy\"`",
+            value: "`\"cancel\"`, `\"pause\"` or `\"throttle\"`",
             default: "`\"cancel\"`",
-            about: "What happens when the bargain cannot be kept.",
+            about: "What happens when the bargain cannot be kept: the guest stays; it stands still \
+                    for longer; or it is slowed down further.",
+        },
+    ],
+};
+
+pub(super) static PAGES: Section = Section {
+    header: "[pages]",
+    about: "What is kept of the memory of guests that have left, so that little travels when they \
+            return. It lies in the state directory, sealed with a key that left with the guest. \
+            Kept memory always gives way: where less than 5 % of the file system is free, it is \
+            dropped, the oldest first.",
+    keys: &[
+        Key {
+            name: "keep",
+            value: "`true` or `false`",
+            default: "`true`",
+            about: "Whether anything is kept. A guest with `keep_memory = false` leaves nothing \
+                    behind in any case. `false` drops what was kept.",
+        },
+        Key {
+            name: "budget",
+            value: "a part of the free space, `\"10%\"`, from 1 to 90; or a size, `\"20 GiB\"`",
+            default: "`\"10%\"`, of what would be free if nothing were kept",
+            about: "How much space kept memory may take in all. The oldest is dropped first.",
+        },
+        Key {
+            name: "expire",
+            value: "a duration from 1 minute to 30 days",
+            default: "`\"24h\"`",
+            about: "How long memory is kept for a guest that does not return.",
         },
     ],
 };

@@ -8,7 +8,8 @@
 
 use std::collections::HashMap;
 
-use super::{BATCH_STREAM_BYTES_MAX, BatchError, Expected, SLOTS_MAX, record};
+use super::{BATCH_STREAM_BYTES_MAX, BatchError, Expected, PATCHED_CHECK_BYTES, SLOTS_MAX, record};
+use crate::digest::PageDigest;
 use crate::patch;
 use crate::shelf::{Shelf, SlotLost};
 use crate::split::{PAGE_BYTES, Page};
@@ -112,6 +113,13 @@ impl Reader<'_> {
                 let (slot, patch_bytes) = (number()?, number()?);
                 self.delta_page(is_headed, slot, patch_bytes)?;
             }
+            record::PARTS => {
+                let (slot, patch_bytes) = (number()?, number()?);
+                let to = if is_kept { Some(number()?) } else { None };
+                let (check, rest) = records.split_first_chunk().ok_or(BatchError::CutOff)?;
+                *records = rest;
+                self.patched_page(is_headed, (slot, to), patch_bytes, *check)?;
+            }
             _ => return Err(BatchError::UnknownRecord { kind }),
         }
         Ok(())
@@ -168,6 +176,41 @@ impl Reader<'_> {
         self.read.stream.extend_from_slice(&page);
         self.put(slot, at);
         Ok(())
+    }
+
+    fn patched_page(
+        &mut self,
+        headed: bool,
+        (from, to): (u64, Option<u64>),
+        patch: u64,
+        check: [u8; PATCHED_CHECK_BYTES],
+    ) -> Result<(), BatchError> {
+        self.room(1, page_bytes(headed))?;
+        let from = self.slot(from, 1)?;
+        let next = self.expected.slot;
+        let to = to.map(|to| self.slot(to, 1)).transpose()?;
+        self.expected.slot = next;
+        let patch = self.data(patch)?;
+        self.head(headed);
+        let at = self.at();
+        let page = match self.overrides.get(&at) {
+            Some(page) => Some(**page),
+            None => {
+                self.patched(from, patch)?.filter(|page| PageDigest::of(page).0.starts_with(&check))
+            }
+        };
+        self.missing_if(page.is_none(), at);
+        self.read.stream.extend_from_slice(&page.unwrap_or([0; PAGE_BYTES]));
+        if let Some(to) = to {
+            self.put(to, at);
+        }
+        Ok(())
+    }
+
+    fn patched(&mut self, slot: u32, patch: &[u8]) -> Result<Option<Page>, BatchError> {
+        let Some(mut page) = self.page(slot) else { return Ok(None) };
+        patch::apply(patch, &mut page)?;
+        Ok(Some(page))
     }
 
     /// Returns what is in a slot, as this batch sees it.

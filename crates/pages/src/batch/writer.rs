@@ -3,7 +3,10 @@
 
 //! Writes the records of a batch, joining neighbours of one kind.
 
-use super::{BATCH_RECORDS_BYTES_MAX, BATCH_STREAM_BYTES_MAX, Expected, record};
+use super::{
+    BATCH_RECORDS_BYTES_MAX, BATCH_STREAM_BYTES_MAX, Expected, PATCHED_CHECK_BYTES, record,
+};
+use crate::digest::PageDigest;
 use crate::split::Page;
 use crate::varint;
 
@@ -127,6 +130,30 @@ impl Writer {
         varint::put(&mut self.records, patch.len() as u64);
     }
 
+    /// A page by the changed parts of what is in slot `from`; it goes `to` another one.
+    pub(crate) fn patched_page(
+        &mut self,
+        head: Option<u64>,
+        page: &Page,
+        (from, to): (u32, Option<u32>),
+        patch: &[u8],
+        digest: PageDigest,
+    ) {
+        let is_headed = self.head(head);
+        self.begin(Open::None);
+        self.stream.extend_from_slice(page);
+        self.data.extend_from_slice(patch);
+        self.kind(record::PARTS, is_headed, to.is_some());
+        self.slot(from, 1);
+        varint::put(&mut self.records, patch.len() as u64);
+        if let Some(to) = to {
+            self.slot(to, 1);
+            // The next page that is patched most likely lies beside this one.
+            self.expected.slot = from + 1;
+        }
+        self.records.extend_from_slice(&digest.0[..PATCHED_CHECK_BYTES]);
+    }
+
     /// Returns the batch, and is empty again.
     pub(crate) fn finish(&mut self) -> Written {
         self.begin(Open::None);
@@ -220,6 +247,8 @@ mod tests {
         writer.new_page(None, &page, Some(43));
         writer.new_page(None, &page, None);
         writer.delta_page(Some(0x0200_3028), &page, 44, b"patch");
+        writer.patched_page(None, &page, (45, Some(50)), b"parts", PageDigest([9; 16]));
+        writer.patched_page(None, &page, (46, None), b"parts", PageDigest([8; 16]));
         let written = writer.finish();
         let (records, data) = written.plain.split_at(written.records_bytes);
         #[rustfmt::skip]
@@ -232,9 +261,11 @@ mod tests {
             0x24, 1, 0,
             4, 1,
             0x16, 0, 5,
+            0x27, 0, 5, 8, 9, 9, 9, 9, 9, 9, 9, 9,
+            7, 0, 5, 8, 8, 8, 8, 8, 8, 8, 8,
         ]);
-        assert_eq!(data.len(), 4 + 2 * PAGE_BYTES + 5);
-        assert_eq!(written.stream.len(), 4 + 300 * 9 + 4 * 8 + 6 * PAGE_BYTES);
+        assert_eq!(data.len(), 4 + 2 * PAGE_BYTES + 3 * 5);
+        assert_eq!(written.stream.len(), 4 + 300 * 9 + 4 * 8 + 8 * PAGE_BYTES);
         assert_eq!(writer.finish().plain, [], "the next batch begins empty");
     }
 }

@@ -10,6 +10,7 @@ use super::recent::Recent;
 use super::{Counts, KeptPage};
 use crate::batch::{Writer, Written};
 use crate::digest::PageDigest;
+use crate::parts::{PARTS, Parts};
 use crate::patch;
 use crate::split::{PAGE_BYTES, Page, Piece, Place};
 
@@ -25,6 +26,9 @@ const STREAM_BYTES_TARGET: usize = 512 << 10;
 /// A delta must be so much smaller than the packed page would be, as its bytes pack worse.
 const DELTA_GAIN: f64 = 0.6;
 
+/// Parts pack nearly as well as pages do, so most of a page is already worth it.
+const CHANGED_PARTS_MAX: usize = PARTS * 3 / 4;
+
 /// A batch that is complete.
 #[derive(Debug)]
 pub(super) struct Closed {
@@ -32,13 +36,14 @@ pub(super) struct Closed {
     pub(super) pages: Vec<KeptPage>,
 }
 
-#[derive(Debug)]
 pub(super) struct Encoder {
     writer: Writer,
     pages: Vec<KeptPage>,
     closed: VecDeque<Closed>,
     index: Index,
     recent: Recent,
+    /// Of the pages in the target's image.
+    parts: Option<Box<dyn Parts>>,
     patch: Vec<u8>,
     data_bytes_target: usize,
     stream_bytes_target: usize,
@@ -55,6 +60,7 @@ impl Encoder {
             closed: VecDeque::new(),
             index: Index::new(slots),
             recent: Recent::new(recent_pages_max),
+            parts: None,
             patch: Vec::new(),
             data_bytes_target: 0,
             stream_bytes_target: 0,
@@ -73,12 +79,11 @@ impl Encoder {
     }
 
     pub(super) fn hold(&mut self, pages: impl IntoIterator<Item = (Place, PageDigest)>) {
-        // More pages than slots would throw out those that came first.
-        for (place, digest) in pages.into_iter().take(self.index.slots_max() as usize) {
-            if let Some(slot) = self.index.allot(place) {
-                self.index.set(slot, digest);
-            }
-        }
+        self.index.hold(pages);
+    }
+
+    pub(super) fn set_parts(&mut self, parts: Box<dyn Parts>) {
+        self.parts = Some(parts);
     }
 
     /// Learns how well batches pack.
@@ -152,33 +157,25 @@ impl Encoder {
     fn page(&mut self, head: Option<u64>, place: Place, page: &Page) {
         let digest = PageDigest::of(page);
         let own = self.index.slot_of(place);
-        let plain_at = match (self.index.find(own, digest), own) {
-            (Some(slot), _) => {
-                self.counts.same_pages += 1;
-                self.writer.same_page(head, page, slot);
-                None
-            }
-            (None, Some(slot)) if self.patch(slot, page) => {
-                self.counts.delta_pages += 1;
-                self.index.set(slot, digest);
-                self.recent.put(slot, page);
-                self.writer.delta_page(head, page, slot, &self.patch);
-                None
-            }
-            (None, own) => {
-                self.counts.new_pages += 1;
-                let slot = own.or_else(|| self.index.allot(place));
-                if let Some(slot) = slot {
-                    self.index.set(slot, digest);
-                    // Pages that come again will come once more; of the others nobody knows.
-                    if own.is_some() {
-                        self.recent.put(slot, page);
-                    } else {
-                        self.recent.forget(slot);
-                    }
-                }
-                Some(self.writer.new_page(head, page, slot))
-            }
+        let plain_at = if let Some(slot) = self.index.find(own, digest) {
+            self.counts.same_pages += 1;
+            self.writer.same_page(head, page, slot);
+            None
+        } else if let Some(slot) = own.filter(|&slot| self.patch(slot, page)) {
+            self.counts.delta_pages += 1;
+            self.index.set(slot, digest);
+            self.recent.put(slot, page);
+            self.writer.delta_page(head, page, slot, &self.patch);
+            None
+        } else if let Some(from) = self.patch_parts(place, page) {
+            self.counts.delta_pages += 1;
+            let to = self.put(place, own, page, digest);
+            self.writer.patched_page(head, page, (from, to), &self.patch, digest);
+            None
+        } else {
+            self.counts.new_pages += 1;
+            let slot = self.put(place, own, page, digest);
+            Some(self.writer.new_page(head, page, slot))
         };
         let stream_at = self.writer.stream_bytes() - PAGE_BYTES;
         self.pages.push(KeptPage {
@@ -187,6 +184,25 @@ impl Encoder {
             plain_at: plain_at.map(|at| u32::try_from(at).expect("batches are short")),
             stream_at: u32::try_from(stream_at).expect("batches are short"),
         });
+    }
+
+    /// Puts a page on the shelf: what is in the image stays there. Returns where.
+    fn put(
+        &mut self,
+        place: Place,
+        own: Option<u32>,
+        page: &Page,
+        digest: PageDigest,
+    ) -> Option<u32> {
+        let own = own.filter(|&slot| self.index.is_free(slot));
+        let slot = own.or_else(|| self.index.allot(place))?;
+        self.index.set(slot, digest);
+        // Pages that come again will come once more; of the others nobody knows.
+        match own {
+            Some(slot) => self.recent.put(slot, page),
+            None => self.recent.forget(slot),
+        }
+        Some(slot)
     }
 
     /// Makes a patch against what the target holds for this place, if it pays.
@@ -198,5 +214,15 @@ impl Encoder {
         let bytes_max = (packed_bytes * DELTA_GAIN) as usize;
         self.patch.clear();
         patch::make(old, page, bytes_max, &mut self.patch)
+    }
+
+    /// Makes a patch against the page in the target's image, of which only digests are known, and
+    /// returns that page's slot.
+    fn patch_parts(&mut self, place: Place, page: &Page) -> Option<u32> {
+        let parts = self.parts.as_mut()?;
+        let slot = self.index.image_slot_of(place)?;
+        let old = parts.of_slot(slot)?;
+        self.patch.clear();
+        old.patch(page, CHANGED_PARTS_MAX, &mut self.patch).then_some(slot)
     }
 }

@@ -35,6 +35,8 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Index {
     slots_max: u32,
+    /// So many of the first slots hold an image, and keep what they hold.
+    image_slots: u32,
     slots: Vec<Slot>,
     by_place: HashMap<u64, Box<[u32]>>,
     by_digest: DigestTable,
@@ -45,6 +47,7 @@ impl Index {
     pub(super) fn new(slots_max: u32) -> Self {
         Self {
             slots_max: slots_max.min(SLOTS_MAX),
+            image_slots: 0,
             slots: Vec::new(),
             by_place: HashMap::new(),
             by_digest: DigestTable::default(),
@@ -52,15 +55,40 @@ impl Index {
         }
     }
 
-    pub(super) fn slots_max(&self) -> u32 {
-        self.slots_max
+    /// Says what the first slots hold from an earlier visit, and always will. Places rise.
+    pub(super) fn hold(&mut self, pages: impl IntoIterator<Item = (Place, PageDigest)>) {
+        for (place, digest) in pages.into_iter().take(self.slots_max as usize) {
+            let slot = u32::try_from(self.slots.len()).expect("there are fewer slots than 2^30");
+            self.slots.push(Slot { place: number(place), digest: None });
+            self.set(slot, digest);
+        }
+        assert!(self.slots.is_sorted_by_key(|slot| slot.place), "an image is in order of places");
+        self.image_slots = u32::try_from(self.slots.len()).expect("there are fewer than 2^30");
+    }
+
+    /// Returns whether another page may be put into the slot.
+    pub(super) fn is_free(&self, slot: u32) -> bool {
+        slot >= self.image_slots
     }
 
     /// Returns the slot that holds an earlier version of the page at this place.
     pub(super) fn slot_of(&self, place: Place) -> Option<u32> {
         let place = number(place);
-        let slot = self.by_place.get(&(place / GROUP))?[within(place)];
-        (slot != NONE).then_some(slot)
+        let group = self.by_place.get(&(place / GROUP));
+        let slot = group.map_or(NONE, |group| group[within(place)]);
+        if slot == NONE { self.image_slot(place) } else { Some(slot) }
+    }
+
+    /// Returns the slot of the page at this place in the image. Newer versions have slots of their
+    /// own, and may lose them.
+    pub(super) fn image_slot_of(&self, place: Place) -> Option<u32> {
+        self.image_slot(number(place))
+    }
+
+    fn image_slot(&self, place: u64) -> Option<u32> {
+        let image = &self.slots[..self.image_slots as usize];
+        let slot = image.binary_search_by_key(&place, |slot| slot.place).ok()?;
+        u32::try_from(slot).ok()
     }
 
     /// Returns a slot that holds this content, the `preferred` one if it does.
@@ -69,10 +97,11 @@ impl Index {
         preferred.filter(is_it).or_else(|| self.by_digest.find(&self.slots, digest))
     }
 
-    /// Gives a slot to a place that has none: a free one, or that of any other place.
+    /// Gives a slot to a place that has none, or only one that keeps what it holds: a free one, or
+    /// that of any other place.
     pub(super) fn allot(&mut self, place: Place) -> Option<u32> {
         let place = number(place);
-        if self.slots_max == 0 {
+        if self.slots_max == self.image_slots {
             return None;
         }
         let next = u32::try_from(self.slots.len()).expect("there are fewer slots than 2^30");
@@ -80,7 +109,8 @@ impl Index {
             self.slots.push(Slot { place, digest: None });
             next
         } else {
-            let victim = spread(&mut self.evictions, self.slots.len());
+            let first = self.image_slots as usize;
+            let victim = first + spread(&mut self.evictions, self.slots.len() - first);
             let slot = u32::try_from(victim).expect("there are fewer slots than 2^30");
             self.clear(slot);
             let old = std::mem::replace(&mut self.slots[victim].place, place);

@@ -86,6 +86,10 @@ impl Split for QemuSplit {
         self.0.missing_bytes()
     }
 
+    fn is_within_page(&self) -> bool {
+        self.0.is_within_page()
+    }
+
     fn blocks(&self) -> &[Block] {
         self.0.blocks()
     }

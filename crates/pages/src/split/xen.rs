@@ -53,6 +53,10 @@ impl Split for XenSplit {
         self.0.missing_bytes()
     }
 
+    fn is_within_page(&self) -> bool {
+        self.0.is_within_page()
+    }
+
     fn blocks(&self) -> &[Block] {
         self.0.blocks()
     }

@@ -10,6 +10,7 @@ use whimbrel_pages::codec::{Codec, Packer, Unpacker};
 use whimbrel_pages::digest::PageDigest;
 use whimbrel_pages::frame::{Frame, FrameReader};
 use whimbrel_pages::image::{Census, ImageId, ImageKey, ImageWriter, Manifest, Seal};
+use whimbrel_pages::parts::{PartDigests, Parts};
 use whimbrel_pages::receiver::{ReceiveError, Receiver};
 use whimbrel_pages::sender::{Counts, Sender, SenderConfig};
 use whimbrel_pages::shelf::{MemoryShelf, Shelf, SlotLost};
@@ -373,6 +374,57 @@ fn a_guest_that_comes_back_brings_only_what_changed() {
     assert!(check(&stream, &small, &first).same_pages > 200);
 }
 
+/// Digests of the parts of what the target holds, by slot.
+struct KnownParts(Vec<PartDigests>);
+
+impl Parts for KnownParts {
+    fn of_slot(&mut self, slot: u32) -> Option<PartDigests> {
+        self.0.get(slot as usize).copied()
+    }
+}
+
+/// What changed in part travels in part, also when it changes again; and where a digest does not
+/// tell a change, the page is asked for.
+#[test]
+fn what_changed_in_part_travels_in_part() {
+    let mut memory: Vec<Page> = (0..1000).map(page).collect();
+    let places = (0..).map(|page_index| Place { block: 0, page_index });
+    let first: Vec<(Place, Page)> = places.zip(memory.iter().copied()).collect();
+    let mut dice = Dice(11);
+    let mut stream = Qemu::new().ram(&[(b"pc.ram", 1000 * 4096)]).end_section().part();
+    for _ in 0..1500 {
+        let index = dice.roll(memory.len());
+        let at = dice.roll(PAGE_BYTES - 8);
+        memory[index][at..at + 8].copy_from_slice(&page(at)[..8]);
+        stream = stream.named_page(b"pc.ram", (index * PAGE_BYTES) as u64, &memory[index]);
+    }
+    let stream = stream.end_section().0;
+    // Fewer slots than the image has, as many, one more, and many more.
+    for (slots, lies) in [(600, 0), (1000, 0), (1001, 0), (3000, 0), (3000, 40)] {
+        let weather = Weather {
+            slots,
+            cuts_permille: 5,
+            loss_percent: if lies > 0 { 1 } else { 0 },
+            ..Weather::fair(Format::Qemu)
+        };
+        let mut known: Vec<_> = first.iter().map(|(_, page)| PartDigests::of(page)).collect();
+        for (digests, page) in known.iter_mut().zip(&memory).take(lies) {
+            *digests = PartDigests::of(page);
+        }
+        let mut journey = Journey::new(&weather, &first);
+        journey.sender.hold_parts(Box::new(KnownParts(known)));
+        let counts = journey.run(&stream, &weather).unwrap();
+        assert!(journey.rebuilt == stream, "{weather:?}");
+        assert!(counts.delta_pages > if slots < 1000 { 400 } else { 900 }, "{counts:?}");
+        if slots >= 1000 {
+            assert_eq!(counts.new_pages, 0, "{counts:?}");
+            assert_eq!(counts.new_pages + counts.delta_pages + counts.same_pages, 1500);
+            assert!(counts.plain_bytes < counts.delta_pages * 700, "{counts:?}");
+        }
+        assert!(lies == 0 || counts.repeat_bytes > 20 * 4096, "they were asked for: {counts:?}");
+    }
+}
+
 /// A cut costs what was under way, and no more.
 #[test]
 fn a_cut_costs_no_more_than_the_window() {
@@ -434,28 +486,39 @@ fn a_wrong_page_never_reaches_the_engine() {
 }
 
 /// Engines answer each other: a byte that is pushed and flushed arrives without any further byte,
-/// even with the window full and in the middle of a page.
+/// even with the window full. Only the beginning of a page waits for the rest of it.
 #[test]
 fn what_is_flushed_arrives() {
     let stream = guest_stream(4, 60, 1);
     let weather = Weather::fair(Format::Qemu);
     for step in [1, 7, 4096, 5000] {
         let mut journey = Journey::new(&weather, &[]);
+        let (mut pushed, mut arrived) = (0, Vec::new());
         for chunk in stream.chunks(step).take(300) {
             journey.sender.push(chunk);
+            pushed += chunk.len();
             journey.sender.flush();
-            let mut arrived = Vec::new();
+            let before = arrived.len();
             while let Some(bytes) = journey.sender.poll_frame() {
                 journey.target_reader.push(&bytes);
                 while let Some(frame) = journey.target_reader.next_frame().unwrap() {
                     arrived.extend(journey.receiver.on_frame(frame).unwrap());
                 }
             }
-            assert!(arrived == chunk, "what went in came out");
-            journey.receiver.on_accepted(arrived.len() as u64);
-            let ack = journey.receiver.poll_reply().unwrap();
-            assert!(matches!(ack, Frame::Ack { .. }));
-            journey.sender.on_frame(ack).unwrap();
+            assert!(stream.starts_with(&arrived), "what went in came out");
+            let mut splitter = Format::Qemu.splitter();
+            splitter.push(&stream[..pushed], &mut |_| {});
+            let held_bytes = match splitter.is_within_page() {
+                true => PAGE_BYTES - splitter.missing_bytes(),
+                false => 0,
+            };
+            // The page's head waits with it.
+            assert!((held_bytes..=held_bytes + 8).contains(&(pushed - arrived.len())));
+            journey.receiver.on_accepted((arrived.len() - before) as u64);
+            if let Some(ack) = journey.receiver.poll_reply() {
+                assert!(matches!(ack, Frame::Ack { .. }));
+                journey.sender.on_frame(ack).unwrap();
+            }
         }
     }
 }

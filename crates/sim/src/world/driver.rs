@@ -361,7 +361,7 @@ impl World {
                 let created = Arc::make_mut(&mut self.disk).create(epoch, me);
                 created.and_then(|()| self.look_around(scope, me, claims).map_or(Ok(()), Err))
             }
-            Storage::NoPlace => self.ask_again(host, epoch).map_or(Ok(()), Err),
+            Storage::NoPlace => self.ask_again(scope, host, epoch).map_or(Ok(()), Err),
         };
         match taken {
             Ok(()) => Event::ClaimWon { epoch },
@@ -383,8 +383,8 @@ impl World {
     }
 
     /// Where there is no place for claims, whoever can be reached and wants the guest, too, has it.
-    fn ask_again(&self, host: usize, epoch: Epoch) -> Option<HostId> {
-        if !matches!(self.own(host)?.state, State::Acquiring { .. }) {
+    fn ask_again(&self, scope: &Scope, host: usize, epoch: Epoch) -> Option<HostId> {
+        if !self.own(host)?.is_taking() || mutants::is_unseen(scope.mutant, self.own(host)?) {
             return None;
         }
         (0..self.hosts.len()).filter(|&other| other != host).find_map(|other| {

@@ -8,13 +8,13 @@ use super::super::channel::{CarryError, carry};
 use super::super::frames::Frame;
 use super::super::meter::Meter;
 use super::super::throttle::Throttle;
-use super::super::window::WINDOW_BYTES_MAX;
 use super::{in_time, some_bytes};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use whimbrel_pages::window::WINDOW_BYTES_MAX;
 
 /// Lets the other side say `frames`, while the engine reads if it `is_reading`.
 async fn hear(frames: &[Frame], is_reading: bool) -> CarryError {

@@ -118,7 +118,8 @@ pub(super) static TOP: Section = Section {
             value: "`true` or `false`",
             default: "`true`",
             about: "Whether a host that the guest leaves may keep its memory, sealed with a key \
-                    that leaves with the guest, so that coming back is quick.",
+                    that leaves with the guest, so that coming back is quick. A host keeps none \
+                    where its configuration says so (`keep` under `[pages]`).",
         },
         Key {
             name: "balloon",

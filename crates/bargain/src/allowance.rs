@@ -23,35 +23,33 @@ const FIRST: u32 = 8;
 const PATIENT_ROUNDS: u64 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Allowance {
+pub struct Allowance {
     promised: Duration,
     now: Duration,
     round: u64,
 }
 
 impl Allowance {
-    pub(super) fn new(promised: Duration) -> Self {
+    pub fn new(promised: Duration) -> Self {
         Self { promised, now: promised / FIRST, round: 0 }
     }
 
     /// All of it from the beginning.
-    pub(super) fn at_once(promised: Duration) -> Self {
+    pub fn at_once(promised: Duration) -> Self {
         Self { promised, now: promised, round: 0 }
     }
 
-    pub(super) fn now(self) -> Duration {
+    pub fn now(self) -> Duration {
         self.now
     }
 
-    /// Takes in which pass the engine is in. Returns the allowance if that has grown.
-    pub(super) fn on_round(&mut self, round: u64) -> Option<Duration> {
+    /// Takes in which pass the engine is in.
+    pub fn on_round(&mut self, round: u64) {
         let is_new = round > self.round.max(PATIENT_ROUNDS);
         self.round = self.round.max(round);
-        if !is_new || self.now >= self.promised {
-            return None;
+        if is_new {
+            self.now = self.now.saturating_mul(2).min(self.promised);
         }
-        self.now = self.now.saturating_mul(2).min(self.promised);
-        Some(self.now)
     }
 }
 
@@ -65,10 +63,13 @@ mod tests {
     fn it_grows_with_each_pass_up_to_the_promise() {
         let mut allowance = Allowance::new(Duration::from_millis(300));
         assert_eq!(allowance.now(), Duration::from_micros(37_500));
-        let rounds = [1, 2, 2, 3, 3, 4, 7, 6, 8];
-        let grown: Vec<_> = rounds.into_iter().map(|round| allowance.on_round(round)).collect();
-        let ms = |ms| Some(Duration::from_millis(ms));
-        assert_eq!(grown, [None, None, None, ms(75), None, ms(150), ms(300), None, None]);
-        assert_eq!(Allowance::at_once(Duration::from_secs(1)).on_round(5), None);
+        let ms = [1, 2, 2, 3, 3, 4, 7, 6, 8].map(|round| {
+            allowance.on_round(round);
+            allowance.now().as_millis()
+        });
+        assert_eq!(ms, [37, 37, 37, 75, 75, 150, 300, 300, 300]);
+        let mut all = Allowance::at_once(Duration::from_secs(1));
+        all.on_round(5);
+        assert_eq!(all.now(), Duration::from_secs(1));
     }
 }

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! What was promised of a migration: agreed on, kept while memory travels, and held until the word.
+//!
+//! What serves the promise is decided in `whimbrel_bargain`; here its looks are taken and its
+//! advice is followed. A guest that stands still is held at the commit: its engine has nothing left
+//! to send, but nobody has given anything away yet.
+
+use crate::guests::{GuestError, GuestTask};
+use crate::migrate::{Journey, MoveOrder, ms};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use whimbrel_api::migration as api;
+use whimbrel_api::{Kind, Problem};
+use whimbrel_bargain::{Advice, Controller, Look, Miss, Terms};
+use whimbrel_engine::{Progress, Tuning};
+use whimbrel_handoff::effect::Event;
+use whimbrel_link::carrier::Status;
+use whimbrel_model::passport::Accelerator;
+use whimbrel_model::plan::{Bargain, OnMiss};
+use whimbrel_model::run_state::RunState;
+use whimbrel_model::units::Bytes;
+
+whimbrel_model::codes! {
+    MISSED = "migration/bargain-missed": "What was promised of the migration cannot be kept, and it was to be cancelled then.";
+    HOLD_LOST = "migration/hold-lost": "The engine could not be kept from switching over before the word; the guest is where it was.";
+}
+
+/// What a switchover costs besides the last pages, while nobody has measured it.
+const SWITCHOVER: Duration = Duration::from_millis(40);
+/// How often to look while memory travels.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Returns what is asked for, and what was configured where nothing is.
+pub(crate) fn bargain_for(request: &api::MigrateRequest, configured: Bargain) -> Bargain {
+    let time = |ms: Option<u64>, otherwise| ms.map_or(otherwise, Duration::from_millis);
+    Bargain {
+        pause_max: time(request.pause_ms_max, configured.pause_max),
+        deadline: time(request.deadline_ms, configured.deadline),
+        slowdown_percent_max: request
+            .slowdown_percent_max
+            .map_or(configured.slowdown_percent_max, |percent| percent.min(99)),
+        on_miss: request.on_miss.map_or(configured.on_miss, |on_miss| match on_miss {
+            api::OnMiss::Cancel => OnMiss::Cancel,
+            api::OnMiss::Pause => OnMiss::Pause,
+            api::OnMiss::Throttle => OnMiss::Throttle,
+        }),
+    }
+}
+
+impl MoveOrder {
+    /// Whether the guest may ever be slowed down.
+    pub(super) fn may_throttle(&self) -> bool {
+        let is_asked = self.bargain.slowdown_percent_max > 0;
+        !self.is_stop_and_copy && (is_asked || self.bargain.on_miss == OnMiss::Throttle)
+    }
+
+    pub(super) fn promise(&self) -> api::Bargain {
+        let Bargain { pause_max, deadline, slowdown_percent_max, on_miss } = self.bargain;
+        api::Bargain {
+            pause_ms_max: ms(pause_max),
+            deadline_ms: ms(deadline),
+            slowdown_percent_max,
+            on_miss: match on_miss {
+                OnMiss::Cancel => api::OnMiss::Cancel,
+                OnMiss::Pause => api::OnMiss::Pause,
+                OnMiss::Throttle => api::OnMiss::Throttle,
+            },
+            is_held: self.is_held,
+        }
+    }
+
+    pub(super) fn terms(
+        &self,
+        guest: String,
+        bandwidth: Option<Bytes>,
+        accelerator: Option<Accelerator>,
+    ) -> Terms {
+        Terms {
+            guest,
+            bargain: self.bargain,
+            switchover: SWITCHOVER,
+            bandwidth,
+            link_rate: None,
+            dirty_before: None,
+            is_held: self.is_held,
+            is_emulated: accelerator == Some(Accelerator::Tcg),
+            can_throttle: self.may_throttle(),
+        }
+    }
+}
+
+/// Looks at a migration for the controller, and turns its advice into what the engine is told.
+pub(super) struct Keeper {
+    controller: Controller,
+    tuning: Tuning,
+    began: Instant,
+    word: watch::Receiver<bool>,
+}
+
+impl Keeper {
+    pub(super) fn new(terms: Terms, began: Instant, word: watch::Receiver<bool>) -> Self {
+        let controller = Controller::new(terms);
+        let (pause_max, bandwidth) = controller.first();
+        Self {
+            controller,
+            tuning: Tuning { bandwidth, pause_max, throttle_percent: 0 },
+            began,
+            word,
+        }
+    }
+
+    /// What the engine is told just now.
+    pub(super) fn tuning(&self) -> Tuning {
+        self.tuning
+    }
+
+    /// How soon to look again.
+    pub(super) fn look_every(&self) -> Duration {
+        if self.controller.is_held() { whimbrel_bargain::LOOK_EVERY } else { LOOK_EVERY }
+    }
+
+    /// Takes a look. Returns the advice, and the tuning where that has changed.
+    pub(super) fn look(
+        &mut self,
+        seen: &Progress,
+        carried: &Status,
+        is_running: bool,
+    ) -> (Advice, Option<Tuning>) {
+        let elapsed = self.began.elapsed();
+        if *self.word.borrow() {
+            self.controller.cut_over(elapsed);
+        }
+        let is_lost = |channel: &whimbrel_link::carrier::ChannelStatus| {
+            channel.pages.is_some() && !channel.is_connected
+        };
+        let look = Look {
+            elapsed,
+            round: seen.round,
+            remaining: seen.remaining,
+            rate: seen.rate,
+            dirty_rate: seen.dirty_rate,
+            throttle_percent: seen.throttle_percent,
+            is_link_up: !carried.channels.iter().any(is_lost),
+            is_running,
+        };
+        let advice = self.controller.look(&look);
+        tracing::trace!(?look, ?advice);
+        let tuning = Tuning {
+            bandwidth: advice.bandwidth,
+            pause_max: advice.allowance,
+            throttle_percent: advice.throttle_percent,
+        };
+        let is_new = std::mem::replace(&mut self.tuning, tuning) != tuning;
+        (advice, is_new.then_some(tuning))
+    }
+
+    /// Returns once the word was given, or at once where none is waited for.
+    pub(super) async fn word(&mut self) {
+        if self.controller.is_held() {
+            self.until_word().await;
+        }
+    }
+
+    /// Returns as soon as the word is given; never where it was, or nobody waits for it.
+    pub(super) async fn until_word(&mut self) {
+        if !self.controller.is_held() || self.word.wait_for(|is_given| *is_given).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.controller.cut_over(self.began.elapsed());
+    }
+}
+
+/// The end of an attempt whose bargain cannot be kept.
+pub(super) fn missed(miss: &Miss) -> Problem {
+    Problem::new(Kind::Failed, MISSED, miss.text.clone(), miss.remedy.clone())
+}
+
+impl Journey {
+    /// What was promised, where there is anything to promise.
+    pub(super) fn promise(&self) -> Option<api::Bargain> {
+        let order = self.order().filter(|_| self.mode != api::Mode::Definition);
+        order.map(MoveOrder::promise)
+    }
+}
+
+impl GuestTask {
+    pub(crate) async fn order_cut_over(&mut self) -> Result<(), Problem> {
+        let guest = self.name().to_string();
+        let Some(journey) = &mut self.journey else {
+            return Err(GuestError::NotMoving { guest }.into());
+        };
+        if !journey.is_held() {
+            return Err(GuestError::NotHeld { guest }.into());
+        }
+        journey.word.send_replace(true);
+        let waits = std::mem::take(&mut journey.waits_for_word);
+        self.story("the migration was told to cut over");
+        if waits {
+            let event = self.confirm_stopped().await;
+            self.tell_machine(event).await;
+        }
+        Ok(())
+    }
+
+    /// Whether the handing over has to wait for the word; it is taken up with that.
+    pub(super) fn waits_for_word(&mut self) -> bool {
+        let Some(journey) = &mut self.journey else { return false };
+        let is_held = journey.is_held();
+        if is_held && !std::mem::replace(&mut journey.waits_for_word, true) {
+            self.story("everything is on the target; the guest waits for `whimbrel cutover`");
+            self.send_migration();
+        }
+        is_held
+    }
+
+    /// The engine has stopped a guest that is held. Returns whether that was its own doing: then
+    /// the attempt is given up, and the guest goes on.
+    pub(super) async fn lost_hold(&mut self) -> bool {
+        let Some(held) = &self.engine else { return false };
+        let has_run = held.run == RunState::Running;
+        // Events that were missed look like this one, too.
+        let runs = matches!(held.instance.run_state().await, Ok(RunState::Running));
+        if !has_run || runs {
+            return false;
+        }
+        let guest = self.name();
+        self.note_problem(Problem::new(
+            Kind::Failed,
+            HOLD_LOST,
+            format!("`{guest}` wrote so little that its engine could not be held back"),
+            format!("move it without `--hold`: `whimbrel migrate {guest} {}`", self.peer_name()),
+        ));
+        self.tell_machine(Event::EngineFailed).await;
+        true
+    }
+}

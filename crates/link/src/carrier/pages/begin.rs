@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! What a stream of pages begins with, on either side: what is known of an earlier visit, and what
+//! will be kept for the next one.
+
+use super::super::config::{Config, Pages};
+use super::super::frames::{Frame, OpenWay, Shelf};
+use super::super::meter::Meter;
+use super::super::throttle::Throttle;
+use super::keeper::{self, Feed, Keeper};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::net::UnixStream;
+use whimbrel_model::id::HostId;
+use whimbrel_model::problem::chain;
+use whimbrel_page_store::{Folder, Held, HeldParts};
+use whimbrel_pages::codec::Codec;
+use whimbrel_pages::image::{ImageId, ImageKey, ManifestName};
+use whimbrel_pages::receiver::Receiver;
+use whimbrel_pages::sender::{Kept, Sender, SenderConfig};
+use whimbrel_pages::shelf::{MemoryShelf, NoShelf, Shelf as PageShelf};
+use whimbrel_pages::split::{OpaqueSplit, QemuSplit};
+
+/// Pages that the target holds in memory, and the source to make deltas against: 16 MiB on either
+/// side. Hot pages come again and again; all others come once.
+const SPARE_SLOTS: u32 = 4096;
+
+/// What [`super::Stream`] is made of.
+pub(in super::super) struct Begin {
+    pub(super) engine: UnixStream,
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
+    pub(super) image: Option<Feed<Kept>>,
+    pub(super) census: Option<Feed<Bytes>>,
+    pub(in super::super) meter: Arc<Meter>,
+    pub(super) throttle: Arc<Throttle>,
+    pub(super) link_bytes_per_s: Option<u64>,
+}
+
+/// What the source knows before it has spoken to the target.
+pub(in super::super) struct Known {
+    /// What the target may hold.
+    held: Option<(Held, Option<HeldParts>)>,
+    /// The image that is going to be kept here. Its key never touches this host's disks.
+    kept: Option<(ImageId, ImageKey)>,
+}
+
+impl Known {
+    pub(in super::super) async fn load(pages: &Pages, config: &Config) -> Self {
+        let id = ImageId(config.handoff.0.into_bytes());
+        Self {
+            held: load_held(pages, config.peer).await,
+            kept: pages.image_bytes_max.map(|_| (id, ImageKey::new(rand::random()))),
+        }
+    }
+
+    /// Returns what the target is told.
+    pub(in super::super) fn way(&self) -> OpenWay {
+        let known = self.held.as_ref().map(|(held, _)| (held.name, held.key.clone()));
+        OpenWay::Pages { known, kept: self.kept.clone() }
+    }
+
+    /// Returns the source's side, once the target has said what it holds.
+    pub(in super::super) fn begin(
+        self,
+        engine: UnixStream,
+        pages: &Pages,
+        shelf: Shelf,
+        throttle: Arc<Throttle>,
+    ) -> (Begin, Option<Keeper>) {
+        let kept = self.kept.zip(pages.image_bytes_max).map(|((id, key), bytes_max)| {
+            keeper::image(Folder::open(pages.folder.clone()), id, key, bytes_max)
+        });
+        let (image, keeper) = kept.unzip();
+        let mut sender = Sender::new(SenderConfig {
+            split: Box::new(QemuSplit::default()),
+            codec: Codec::Lz4,
+            slots: shelf.slots,
+            recent_pages_max: SPARE_SLOTS,
+            is_kept: image.is_some(),
+        });
+        let meter = Arc::new(Meter::new(Instant::now()));
+        if let Some((held, parts)) = self.held.filter(|_| shelf.is_image_held) {
+            meter.set_held_pages(u32::try_from(held.pages.len()).unwrap_or(u32::MAX));
+            sender.hold(held.pages);
+            if let Some(parts) = parts {
+                sender.hold_parts(Box::new(parts));
+            }
+        }
+        let begin = Begin {
+            engine,
+            sender,
+            receiver: Receiver::new(Box::new(NoShelf)),
+            image,
+            census: None,
+            meter,
+            throttle,
+            link_bytes_per_s: pages.link_bytes_per_s,
+        };
+        (begin, keeper)
+    }
+}
+
+/// Returns the target's side. `kept` is the image that the source is going to keep.
+pub(in super::super) fn target(
+    engine: UnixStream,
+    pages: &Pages,
+    shelf: Box<dyn PageShelf>,
+    kept: Option<(ImageId, ImageKey)>,
+    config: &Config,
+    throttle: Arc<Throttle>,
+) -> (Begin, Option<Keeper>) {
+    let counted = kept
+        .filter(|_| pages.image_bytes_max.is_some())
+        .map(|(id, key)| keeper::census(Folder::open(pages.folder.clone()), id, key, config.peer));
+    let (census, keeper) = counted.unzip();
+    let sender = Sender::new(SenderConfig {
+        split: Box::new(OpaqueSplit),
+        codec: Codec::Raw,
+        slots: 0,
+        recent_pages_max: 0,
+        is_kept: false,
+    });
+    let begin = Begin {
+        engine,
+        sender,
+        receiver: Receiver::new(shelf),
+        image: None,
+        census,
+        meter: Arc::new(Meter::new(Instant::now())),
+        throttle,
+        link_bytes_per_s: pages.link_bytes_per_s,
+    };
+    (begin, keeper)
+}
+
+/// Returns what the source is told of the shelf.
+pub(in super::super) fn describe(shelf: &dyn PageShelf) -> Frame {
+    let slots = shelf.slots();
+    Frame::Shelf(Shelf { slots, is_image_held: slots > SPARE_SLOTS })
+}
+
+/// Returns what is known of an image that the peer keeps.
+async fn load_held(pages: &Pages, peer: HostId) -> Option<(Held, Option<HeldParts>)> {
+    if !pages.is_reused {
+        return None;
+    }
+    let folder = Folder::open(pages.folder.clone());
+    let loading = tokio::task::spawn_blocking(move || {
+        let held = folder.load_held()?.filter(|held| held.keeper == peer);
+        held.map(|held| folder.held_parts(&held).map(|parts| (held, parts))).transpose()
+    });
+    match loading.await.expect("a panic ends the process") {
+        Ok(held) => held,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the guest leaves as if it was never there");
+            None
+        }
+    }
+}
+
+/// Opens the image that the peer knows; without one there are the slots in memory.
+pub(in super::super) async fn open_shelf(
+    pages: &Pages,
+    known: Option<(ManifestName, ImageKey)>,
+) -> Box<dyn PageShelf> {
+    let none = || Box::new(MemoryShelf::new(SPARE_SLOTS));
+    let Some((name, key)) = known.filter(|_| pages.is_reused) else { return none() };
+    let folder = Folder::open(pages.folder.clone());
+    let opening = tokio::task::spawn_blocking(move || folder.open_image(&name, &key, SPARE_SLOTS));
+    match opening.await.expect("a panic ends the process") {
+        Ok(shelf) => Box::new(shelf),
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "the guest comes as if it was never here");
+            none()
+        }
+    }
+}

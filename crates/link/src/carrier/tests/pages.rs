@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Streams of pages: whole, both ways, over links that are cut again and again.
+
+use super::*;
+use crate::carrier::pages::keeper::Moved;
+use whimbrel_model::id::{GuestName, HostName};
+
+fn recorded() -> Vec<u8> {
+    let recorded = include_bytes!("../../../../pages/tests/data/qemu-7.2-pc.qevm.zst");
+    zstd::decode_all(&recorded[..]).unwrap()
+}
+
+/// A recorded stream of QEMU, and then bytes that nobody can pack: enough for many cuts.
+fn stream() -> Vec<u8> {
+    let mut stream = recorded();
+    stream.extend_from_slice(&some_bytes(3_000_000));
+    stream
+}
+
+/// Brings a stream over and an answer back, between engines that notice nothing but bytes.
+async fn bring(pair: &Pair) -> (Status, Status) {
+    bring_only(pair, stream()).await
+}
+
+async fn bring_only(pair: &Pair, forward: Vec<u8>) -> (Status, Status) {
+    let (mut source, mut target) = pair.open().await;
+    let sent = forward.clone();
+    let sending = tokio::spawn(async move {
+        source.write_all(&sent).await.unwrap();
+        source.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut source).await, b"thanks");
+    });
+    assert!(read_all(&mut target).await == forward);
+    target.write_all(b"thanks").await.unwrap();
+    drop(target);
+    in_time(sending).await.unwrap();
+    let (source, target) = pair.until(|s, t| s.is_complete() && t.is_complete()).await;
+    let digest = *blake3::hash(&forward).as_bytes();
+    assert_eq!(source.channels[0].outgoing.end, Some(End::Complete { digest }));
+    assert_eq!(target.channels[0].incoming.end, Some(End::Complete { digest }));
+    assert_eq!(source.channels[0].outgoing.accepted_bytes, forward.len() as u64);
+    (source, target)
+}
+
+/// Every byte arrives in both directions, with the digest of what was sent; the pages are found,
+/// and what is not random is packed.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_arrive() {
+    let pair = Pair::of_pages(None).await;
+    let (source, _) = bring(&pair).await;
+    let pages = source.channels[0].pages.unwrap();
+    assert!(pages.new_pages > 50, "{pages:?}");
+    assert!(source.channels[0].outgoing.wire_bytes < source.channels[0].outgoing.bytes);
+    assert_eq!((source.channels[0].resumed, pages.repeat_bytes), (0, 0));
+}
+
+/// Links that are cut after so many bytes, each of them: the engines notice nothing, and of what
+/// travelled little travels again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_link_is_made_again() {
+    let pair = Pair::of_pages(Some(CutAfter(700_000))).await;
+    let (source, target) = bring(&pair).await;
+    let (resumed, pages) = (source.channels[0].resumed, source.channels[0].pages.unwrap());
+    assert!(resumed >= 4, "{resumed}");
+    // What had arrived, and was acknowledged, does not travel again.
+    assert!(pages.repeat_bytes * 2 < pages.frame_bytes, "{pages:?} after {resumed} cuts");
+    assert_eq!((source.problem, target.problem), (None, None));
+}
+
+/// An engine that wants no more says so, also to one that still writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_wants_no_more_pages_says_so() {
+    let pair = Pair::of_pages(None).await;
+    let (mut source, target) = pair.open().await;
+    drop(target);
+    let chunk = vec![7; 64 << 10];
+    let error = in_time(async {
+        loop {
+            if let Err(error) = source.write_all(&chunk).await {
+                return error;
+            }
+        }
+    });
+    assert_eq!(error.await.kind(), std::io::ErrorKind::BrokenPipe);
+    drop(source);
+    let (source, target) = pair.until(|s, t| s.is_finished && t.is_finished).await;
+    assert_eq!(source.channels[0].outgoing.end, Some(End::Stopped));
+    assert_eq!(target.channels[0].incoming.end, Some(End::Stopped));
+}
+
+/// A byte does not wait for more, in either direction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_byte_of_a_stream_of_pages_leaves_at_once() {
+    let pair = Pair::of_pages(None).await;
+    let (mut source, mut target) = pair.open().await;
+    for n in 0..20u8 {
+        source.write_u8(n).await.unwrap();
+        assert_eq!(in_time(target.read_u8()).await.unwrap(), n);
+        target.write_u8(n).await.unwrap();
+        assert_eq!(in_time(source.read_u8()).await.unwrap(), n);
+    }
+}
+
+/// A source whose target does not know its stream any more does not try for ever: the engines see
+/// closed sockets.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_not_known_any_more_ends() {
+    let pair = Pair::of_pages(None).await;
+    let (mut source, mut target) = pair.open().await;
+    source.write_all(b"abc").await.unwrap();
+    in_time(target.read_exact(&mut [0; 3])).await.unwrap();
+    pair.target.cut();
+    assert_eq!(read_all(&mut target).await, b"");
+    assert_eq!(read_all(&mut source).await, b"");
+    let (source, _) = pair.until(|s, t| s.problem.is_some() && t.problem.is_some()).await;
+    assert!(source.problem.unwrap().contains("no stream here"));
+}
+
+async fn keep(pair: &Pair) -> [Result<(), String>; 2] {
+    let moved = Moved {
+        guest: GuestName::new("web1").unwrap(),
+        other: HostName::new("other").unwrap(),
+        unix_ms: 1,
+    };
+    [pair.source.keep(moved.clone()).await, pair.target.keep(moved).await]
+}
+
+/// Ends both carrying processes.
+async fn end(pair: &Pair, hosts: &Hosts) {
+    pair.source.cut();
+    pair.target.cut();
+    for name in hosts.names {
+        let socket = hosts.home.path().join(name).join("carry.sock");
+        in_time(async {
+            while socket.exists() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
+}
+
+/// A guest goes, and comes back as it was: the pages its first host has kept do not travel again.
+/// Its second host keeps them then, for the next time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_kept_does_not_travel_again() {
+    let mut hosts = Hosts::new();
+    let mut wire_bytes = Vec::new();
+    for visit in 0..3 {
+        let pair = Pair::of_hosts(&hosts, None, Some(1 << 30)).await;
+        let (source, _) = bring_only(&pair, recorded()).await;
+        let (held, pages) = (source.channels[0].held_pages, source.channels[0].pages.unwrap());
+        match visit {
+            0 => assert!(held == 0 && pages.new_pages > 50, "{held} {pages:?}"),
+            _ => assert!(held > 50 && pages.new_pages == 0, "{held} {pages:?}"),
+        }
+        wire_bytes.push(source.channels[0].outgoing.wire_bytes);
+        assert_eq!(keep(&pair).await, [Ok(()), Ok(())]);
+        end(&pair, &hosts).await;
+        hosts = hosts.back();
+    }
+    assert!(wire_bytes[1] * 3 < wire_bytes[0], "{wire_bytes:?}");
+}
+
+/// Damage to what was kept, or none of it, or a host that may not keep: the guest comes whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_to_what_was_kept_costs_only_bytes() {
+    for harm in ["flips", "cut", "gone", "limit", "other key"] {
+        let there = Hosts::new();
+        let limit = if harm == "limit" { 1000 } else { 1 << 30 };
+        let pair = Pair::of_hosts(&there, None, Some(limit)).await;
+        bring_only(&pair, recorded()).await;
+        let [kept, known] = keep(&pair).await;
+        assert_eq!((kept.is_ok(), known), (harm != "limit", Ok(())), "{harm}");
+        end(&pair, &there).await;
+        let image = there.home.path().join("alpha/pages/image");
+        let length = std::fs::metadata(&image).map_or(0, |image| image.len());
+        match harm {
+            // The blocks of pages come first; the list of them is needed to lose some only.
+            "flips" => flip(&image, (100..length / 2).step_by(2000)),
+            "cut" => std::fs::File::options()
+                .write(true)
+                .open(image)
+                .and_then(|file| file.set_len(length / 2))
+                .unwrap(),
+            "gone" => std::fs::remove_file(image).unwrap(),
+            "other key" => flip(&there.home.path().join("beta/pages/held"), [70].into_iter()),
+            _ => assert_eq!(length, 0),
+        }
+        let back = there.back();
+        let pair = Pair::of_hosts(&back, None, None).await;
+        let (source, target) = bring_only(&pair, recorded()).await;
+        assert_eq!((source.problem, target.problem), (None, None), "{harm}");
+        let is_used = source.channels[0].held_pages > 0;
+        assert_eq!(is_used, harm == "flips", "{harm}");
+        end(&pair, &back).await;
+    }
+}
+
+fn flip(path: &Path, places: impl Iterator<Item = u64>) {
+    let mut bytes = std::fs::read(path).unwrap();
+    places.for_each(|place| bytes[usize::try_from(place).unwrap()] ^= 1);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Without the word that the guest has moved, nothing of it stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_kept_of_a_guest_that_stayed() {
+    let hosts = Hosts::new();
+    let pair = Pair::of_hosts(&hosts, None, Some(1 << 30)).await;
+    bring_only(&pair, recorded()).await;
+    end(&pair, &hosts).await;
+    for name in hosts.names {
+        let folder = hosts.home.path().join(name).join("pages");
+        let left = std::fs::read_dir(folder).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "{name}");
+    }
+}
