@@ -109,7 +109,7 @@ pub fn unpacked_once(place: &Path, unpack: impl FnOnce(&Path) -> Result<()>) -> 
 }
 
 /// The machine's own mirror: of the security suite, or of all others.
-fn mirror(is_security: bool) -> String {
+pub(crate) fn mirror(is_security: bool) -> String {
     let lists = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
     let lists = lists.map(|entry| entry.path()).chain([PathBuf::from("/etc/apt/sources.list")]);
     let texts = lists.filter_map(|path| fs::read_to_string(path).ok()).collect::<String>();

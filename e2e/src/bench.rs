@@ -4,16 +4,28 @@
 //! `./x bench NAME`: what a person waits for, measured beside what others do, in one run.
 
 mod command;
+mod migrate;
 mod table;
 
 use crate::lab::guard;
 use crate::setting::Setting;
 use anyhow::{Result, bail};
 
-pub fn bench(name: &str) -> Result<()> {
+/// Which part of a benchmark to run.
+pub struct Options {
+    /// What can be told within ten minutes.
+    pub quick: bool,
+    /// Forgets what earlier runs have measured.
+    pub fresh: bool,
+    /// Only what has one of these names: `visit`, `idle`, `1gbit`, `Qx`; `visit/idle` has both.
+    pub only: Vec<String>,
+}
+
+pub fn bench(name: &str, options: &Options) -> Result<()> {
     guard();
     match name {
         "command" => command::command(&Setting::find()?),
-        other => bail!("there is no benchmark `{other}`; there is `command`"),
+        "migrate" => migrate::migrate(&Setting::find()?, options),
+        other => bail!("there is no benchmark `{other}`; there are `command` and `migrate`"),
     }
 }

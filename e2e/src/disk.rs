@@ -27,7 +27,7 @@ pub fn qcow2(path: &Path, mebibytes: u64) -> Result<PathBuf> {
     give_to_engine(path)
 }
 
-fn give_to_engine(path: &Path) -> Result<PathBuf> {
+pub(crate) fn give_to_engine(path: &Path) -> Result<PathBuf> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     if nix::unistd::geteuid().is_root() {
         chown(path, Some(ENGINE_UID), Some(ENGINE_UID))?;

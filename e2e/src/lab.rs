@@ -30,7 +30,7 @@ pub use host::Host;
 pub use network::Traffic;
 pub use nfs::NfsServer;
 pub use place::Place;
-pub use process::{Lines, Ran, finish};
+pub use process::{Lines, Ran, TooLong, finish};
 
 use crate::command::run;
 use anyhow::{Context as _, Result, bail};
@@ -104,6 +104,12 @@ impl Lab {
 
     pub fn directory(&self) -> &Path {
         &self.remains.directory
+    }
+
+    /// Bytes that went between the two hosts so far, the client's left out.
+    pub fn bytes_between_hosts(&self) -> Result<u64> {
+        let [lan, ..] = &self.remains.namespaces;
+        network::bytes_between_hosts(lan, [&self.alpha.name, &self.beta.name])
     }
 
     /// What this lab's namespaces are called by.

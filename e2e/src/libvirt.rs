@@ -17,12 +17,14 @@ use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) const DAEMON: &str = "/usr/sbin/libvirtd";
 const PID_FILE: &str = "/run/libvirt/libvirtd.pid";
 const CONNECT: [&str; 2] = ["--connect", "qemu:///system"];
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a guest usually may take to move.
+pub(crate) const MOVE_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a command may take that only asks.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -116,12 +118,23 @@ impl<'a> Libvirt<'a> {
         self.host.spawn(command)
     }
 
-    /// The command in question: the same disks at both ends, which libvirt cannot know to be so.
-    pub(crate) fn migrate(&self, guest: &str, target: &Host) -> Result<Ran> {
+    /// The command in question, with further options: the same disks at both ends, which libvirt
+    /// cannot know to be so.
+    pub(crate) fn migrate(
+        &self,
+        guest: &str,
+        target: &Host,
+        more: &[&str],
+        patience: Duration,
+    ) -> Result<Ran> {
         let there = format!("qemu+tcp://{}/system", target.address);
         let memory = format!("tcp://{}", target.address);
         let options = ["--live", "--p2p", "--unsafe"];
-        self.virsh(&[&["migrate"], options.as_slice(), &[guest, &there, &memory]].concat())
+        let names = [guest, &there, &memory];
+        let words = [&["migrate"], options.as_slice(), more, &names].concat();
+        let started = Instant::now();
+        let ran = finish(self.spawn_virsh(&words)?, &words.join(" "), "", patience)?;
+        Ok(Ran { took: started.elapsed(), ..ran })
     }
 
     /// Starts the same guest as ours: kernel, disks, memory, board, processor.
@@ -234,13 +247,15 @@ fn definition(cast: &Cast, look: &Look) -> String {
     };
     let root = disk(&format!("{name}-root.img"), "raw", "vda");
     let swap = disk(&format!("{name}-swap.qcow2"), "qcow2", "vdb");
+    let userland = disk(&format!("{name}-userland.img"), "raw", "vdc");
+    let userland = if cast.has_userland { userland } else { String::new() };
     format!(
         "<domain type='qemu'><name>{name}</name><memory unit='MiB'>{memory_mib}</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='{machine}'>hvm</type><kernel>{SHARED}/vmlinuz</kernel>
 <initrd>{SHARED}/witness.cpio</initrd><cmdline>{command_line}</cmdline></os>
 <features><acpi/><apic/></features>
 <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>{cpu}</model></cpu>
-<devices><emulator>{emulator}</emulator>{root}{swap}
+<devices><emulator>{emulator}</emulator>{root}{swap}{userland}
 <interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>
 <serial type='pty'/><rng model='virtio'><backend model='builtin'/></rng><memballoon model='virtio'/>
 <panic model='isa'/></devices></domain>\n"

@@ -69,9 +69,23 @@ enum Command {
     Soak {
         #[arg(long, default_value_t = 20)]
         count: usize,
+        /// Instead, kills the daemon so many times beside twenty guests
+        #[arg(long)]
+        daemon_kills: Option<usize>,
     },
     /// Measures
-    Bench { name: String },
+    Bench {
+        name: String,
+        /// What can be told within ten minutes
+        #[arg(long)]
+        quick: bool,
+        /// Forgets what earlier runs have measured
+        #[arg(long)]
+        fresh: bool,
+        /// Only what has one of these names, as in `visit/idle/1gbit/Qx`; may be repeated
+        #[arg(long)]
+        only: Vec<String>,
+    },
 }
 
 /// What others migrate with.
@@ -102,8 +116,13 @@ fn main() -> Result<ExitCode> {
             };
             Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Soak { count } => done(e2e::soak::soak(count)),
-        Command::Bench { name } => done(e2e::bench::bench(&name)),
+        Command::Soak { daemon_kills: Some(count), .. } => {
+            done(e2e::soak::kills::daemon_kills(count))
+        }
+        Command::Soak { count, .. } => done(e2e::soak::soak(count)),
+        Command::Bench { name, quick, fresh, only } => {
+            done(e2e::bench::bench(&name, &e2e::bench::Options { quick, fresh, only }))
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Cast {
     pub disks: String,
     /// Tables of its networks.
     pub networks: String,
+    /// Whether its last disk holds a distribution, for the witness to run commands in.
+    pub has_userland: bool,
 }
 
 impl Scene {
@@ -135,6 +137,7 @@ impl Cast {
             boot: None,
             disks: String::new(),
             networks: "[[network]]\nbridge = \"br0\"\n".to_owned(),
+            has_userland: false,
         }
     }
 
@@ -148,6 +151,15 @@ impl Cast {
     pub fn with_memory(mut self, memory_mib: u32, checked_mib: u32) -> Cast {
         self.memory_mib = memory_mib;
         self.words.push_str(&format!(" witness.memory={checked_mib}"));
+        self
+    }
+
+    /// A guest with a distribution on its third disk, which is to be made with [`Userland`].
+    ///
+    /// [`Userland`]: crate::userland::Userland
+    pub fn with_userland(mut self) -> Cast {
+        self.has_userland = true;
+        self.words.push_str(" witness.userland=vdc");
         self
     }
 
@@ -167,7 +179,7 @@ impl Cast {
     }
 
     fn file(&self) -> String {
-        let Cast { name, memory_mib, keys, disks, networks, .. } = self;
+        let Cast { name, memory_mib, keys, disks, networks, has_userland, .. } = self;
         let boot = self.boot.clone().unwrap_or_else(|| {
             format!(
                 "[boot]\nkernel = \"{SHARED}/vmlinuz\"\nramdisk = \"{SHARED}/witness.cpio\"\n\
@@ -175,6 +187,11 @@ impl Cast {
                 self.command_line()
             )
         });
+        let userland = if *has_userland {
+            format!("[[disk]]\npath = \"{SHARED}/{name}-userland.img\"\nformat = \"raw\"\n")
+        } else {
+            String::new()
+        };
         format!(
             r#"name = "{name}"
 memory = "{memory_mib} MiB"
@@ -189,6 +206,7 @@ format = "raw"
 path = "{SHARED}/{name}-swap.qcow2"
 format = "qcow2"
 
+{userland}
 {networks}"#
         )
     }

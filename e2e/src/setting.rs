@@ -49,6 +49,11 @@ impl Setting {
         self.target.join("e2e")
     }
 
+    /// Figures of benchmarks go here.
+    pub fn figures(&self) -> PathBuf {
+        self.target.join("bench")
+    }
+
     pub fn image(&self) -> Result<GuestImage> {
         let witness = self.target.join("x86_64-unknown-linux-gnu/witness/witness");
         GuestImage::build(&self.cache(), &witness).context("failed to build the guest image")

@@ -4,6 +4,8 @@
 //! `./x soak`: guests go back and forth, again and again, and their witnesses watch. Memory and
 //! open files of the daemons must stay flat.
 
+pub mod kills;
+
 use crate::lab::{Host, finish, guard};
 use crate::scene::{Cast, Scene, console_of, lives_only_on, report};
 use crate::setting::Setting;

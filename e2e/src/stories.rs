@@ -3,6 +3,7 @@
 
 //! The stories: each a test that reads as what happens to a guest.
 
+mod bargain;
 mod boot;
 mod crash;
 mod demo;
@@ -12,9 +13,11 @@ mod life;
 mod log;
 mod migrate;
 mod moves;
+mod pages;
 mod recover;
 mod refusals;
 mod storage;
+mod store;
 mod systemd;
 mod walkthrough;
 
@@ -60,6 +63,7 @@ pub const STORIES: &[Story] = stories! {
     life {
         from_create_to_rm,
         guests_outlive_the_daemon,
+        guests_outlive_many_daemons,
         the_program_is_upgraded,
         the_console_is_there,
         one_types_others_read,
@@ -95,6 +99,21 @@ pub const STORIES: &[Story] = stories! {
         a_guest_that_reboots,
         a_guest_that_panics,
     }
+    bargain {
+        kept_beside_the_link,
+        cancelled_with_numbers,
+        a_longer_pause,
+        slowed_down,
+        held_until_the_word,
+        a_paused_guest_is_held,
+    }
+    pages {
+        there_and_back_and_there,
+        a_cable_is_pulled_and_plugged_in,
+        the_target_daemon_dies_with_the_link,
+        what_was_kept_is_damaged,
+        no_room_to_keep,
+    }
     log {
         both_hosts_tell_one_story,
         who_was_turned_away,
@@ -113,6 +132,7 @@ pub const STORIES: &[Story] = stories! {
         files_with_mistakes,
     }
     storage { a_disk_by_nfs_url, damaged_records }
+    store { kept_within_bounds, gone_with_its_guest }
     recover { a_dead_host, a_false_word, a_fence }
     systemd { restarts_spare_guests, the_host_goes_down }
     walkthrough { the_chapter_as_printed }

@@ -80,6 +80,16 @@ impl<'a> Witness<'a> {
         self.hold()?.ask(request)
     }
 
+    /// Runs a shell command in the guest's userland, and returns the first line it printed.
+    pub fn run(&self, command: &str, patience: Duration) -> Result<String> {
+        let mut held = self.hold()?;
+        held.reader.get_ref().set_read_timeout(Some(patience))?;
+        let answer = held.ask(&format!("run {command}"))?;
+        let (status, line) = answer.split_once(' ').unwrap_or((&answer, ""));
+        ensure!(status == "0", "`{command}` in the guest ended with {status}: {line}");
+        Ok(line.to_owned())
+    }
+
     /// Checks that nothing was lost or damaged so far: all memory now, and both disks.
     pub fn is_well(&self) -> Result<Status> {
         self.hold()?.is_well()

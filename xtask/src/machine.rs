@@ -58,6 +58,8 @@ const NEEDS: &[Need] = &[
     need(Purpose::Stories, "ganesha.nfsd", "nfs-ganesha", "serves disks over NFS"),
     need(Purpose::Stories, NFS_FILES, "nfs-ganesha-vfs", "serves them from a directory"),
     need(Purpose::Bench, "libvirtd", "libvirt-daemon-system", "is what we are compared with"),
+    need(Purpose::Bench, "mmdebstrap", "mmdebstrap", "makes a Debian that guests run"),
+    need(Purpose::Bench, "mkfs.ext4", "e2fsprogs", "makes the disk it lies on"),
     need(Purpose::Bench, "losetup", "mount", "makes block devices for what we are compared with"),
     need(Purpose::Bench, "virsh", "libvirt-clients", "is what we are compared with"),
 ];

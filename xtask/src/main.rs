@@ -34,7 +34,10 @@ const HELP: &str = "\
   crash-matrix --rival virsh [--case NAME]
                        the same faults against libvirt, seen from outside (root)
   soak [--count N]     migrations back and forth, as many as asked (root)
+  soak --daemon-kills N  a daemon killed so many times beside twenty guests (root)
   bench NAME           measurements: `command` (beside libvirt; root), `micro`
+  bench migrate [--quick] [--fresh] [--only QUESTION/KIND/LINK/WAY]
+                       whole migrations beside QEMU's and libvirt's own (root)
   model [--full]       the state machines, checked exhaustively
   sim [--seeds N]      whole migrations, simulated with faults
   mutants              the code is broken on purpose: do the tests notice?
@@ -100,7 +103,14 @@ fn with_lab(shell: &Shell, arguments: &[&str]) -> Result<()> {
 /// Measures: of whole commands on two hosts, or of the code that memory passes through.
 fn bench(shell: &Shell, arguments: &[&str]) -> Result<()> {
     if arguments == ["micro"] {
-        return shell::run(&mut shell.cargo(&["bench", "--quiet", "-p", "whimbrel-pages"]));
+        return shell::run(&mut shell.cargo(&[
+            "bench",
+            "--quiet",
+            "-p",
+            "whimbrel-pages",
+            "-p",
+            "whimbrel-page-store",
+        ]));
     }
     machine::require_root()?;
     machine::install_packages(Purpose::Bench)?;

@@ -26,10 +26,11 @@ struct Disk {
 }
 
 /// Starts a thread for each of the first disks that are there, under the names of virtio or Xen.
-/// Those that can only be read are counted, not counted on.
-pub(crate) fn start(interval: Duration, state: &'static State) {
+/// Those that can only be read are counted, not counted on, and the one with a userland is left
+/// alone.
+pub(crate) fn start(interval: Duration, userland: Option<&str>, state: &'static State) {
     let names = [["vda", "xvda"], ["vdb", "xvdb"], ["vdc", "xvdc"]];
-    let exists = |name: &&str| Path::new("/dev").join(name).exists();
+    let exists = |name: &&str| Path::new("/dev").join(name).exists() && userland != Some(*name);
     let found = names.into_iter().filter_map(|names| names.into_iter().find(exists));
     let (fixed, writable): (Vec<_>, Vec<_>) = found.partition(|name| is_read_only(name));
     state.read_only_disks.store(fixed.len() as u64, Relaxed);

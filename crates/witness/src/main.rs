@@ -6,7 +6,8 @@
 //! Tests of a hypervisor that ask the hypervisor how it went prove little. So the guest itself
 //! keeps checked pages in memory, counts on its disks, answers ticks on the network, and says what
 //! it saw; see [`service`] for how it is asked. It is PID 1 of an initramfs without any other
-//! program, so it also mounts, loads modules and obeys the power button.
+//! program, so it also mounts, loads modules and obeys the power button. A disk may hold a real
+//! distribution for it to run commands in: see [`userland`].
 
 mod disk;
 mod machine;
@@ -17,6 +18,7 @@ mod parameters;
 mod record;
 mod service;
 mod state;
+mod userland;
 
 use crate::parameters::Parameters;
 use crate::service::{Request, Service};
@@ -41,6 +43,9 @@ fn say(line: &str) {
 }
 
 fn main() -> ExitCode {
+    if let Some(refused) = userland::enter() {
+        return refused;
+    }
     if std::process::id() != 1 {
         let mut stderr = std::io::stderr();
         let _ = writeln!(stderr, "witness: made to be PID 1 of a test guest, not to be run here");
@@ -71,9 +76,18 @@ fn main() -> ExitCode {
 fn witness(parameters: &Parameters) {
     // Lives as long as the machine, and so may every thread's view of it.
     let state: &State = Box::leak(Box::new(State::new(parameters.seed, parameters.dirty)));
-    let service = Service { state, verify: memory::start(parameters, state) };
+    let verify = memory::start(parameters, state);
     await_devices();
-    disk::start(Duration::from_millis(parameters.disk_interval_ms), state);
+    let userland = parameters.userland.as_deref();
+    disk::start(Duration::from_millis(parameters.disk_interval_ms), userland, state);
+    let userland = userland.and_then(|disk| match userland::start(disk, state) {
+        Ok(userland) => Some(userland),
+        Err(error) => {
+            state.report(&format!("no userland on {disk}: {error}"));
+            None
+        }
+    });
+    let service = Service { state, verify, userland };
     machine::obey_power_button();
     if let Err(error) = start_network(parameters, &service) {
         state.report(&format!("no network: {error}"));

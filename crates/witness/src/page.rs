@@ -13,6 +13,8 @@
 pub(crate) const PAGE_BYTES: usize = 4096;
 const WORDS: usize = PAGE_BYTES / 8;
 const PAYLOAD: usize = 3;
+/// A quarter of a kilobyte: a session, a row, a counter with its name.
+const OBJECT_WORDS: usize = 32;
 
 /// A page, aligned as the machine's own, so that one of ours is one of the hypervisor's.
 #[repr(C, align(4096))]
@@ -30,6 +32,8 @@ pub(crate) enum Kind {
     Sparse,
     /// Words of a language: compresses about as well as program memory.
     Text,
+    /// One small object of many in the page is written anew: what a service does.
+    Object,
 }
 
 impl Kind {
@@ -39,6 +43,7 @@ impl Kind {
             "random" => Kind::Random,
             "sparse" => Kind::Sparse,
             "text" => Kind::Text,
+            "object" => Kind::Object,
             _ => return None,
         })
     }
@@ -49,6 +54,7 @@ impl Kind {
             Kind::Random => "random",
             Kind::Sparse => "sparse",
             Kind::Text => "text",
+            Kind::Object => "object",
         }
     }
 }
@@ -77,6 +83,10 @@ impl Page {
                 self.0[place] = random.next();
             }
             Kind::Text => fill_with_text(&mut self.0[PAYLOAD..], &mut random),
+            Kind::Object => {
+                let place = PAYLOAD + random.below(WORDS - PAYLOAD - OBJECT_WORDS);
+                fill_with_text(&mut self.0[place..place + OBJECT_WORDS], &mut random);
+            }
         }
         self.0[0] = index;
         self.0[1] = version;
@@ -93,6 +103,23 @@ impl Page {
         } else {
             Ok(())
         }
+    }
+
+    /// Reads a page from a file; `None` if it is not as long as one.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Page> {
+        let mut page = Page::zeroed();
+        let (words, []) = bytes.as_chunks() else { return None };
+        if words.len() != WORDS {
+            return None;
+        }
+        for (word, bytes) in page.0.iter_mut().zip(words) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        Some(page)
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
     fn checksum(&self) -> u64 {
@@ -152,7 +179,7 @@ fn mix(word: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const KINDS: [Kind; 4] = [Kind::None, Kind::Random, Kind::Sparse, Kind::Text];
+    const KINDS: [Kind; 5] = [Kind::None, Kind::Random, Kind::Sparse, Kind::Text, Kind::Object];
 
     /// A page just written verifies, whatever it was filled with and whatever it held before.
     #[test]
@@ -179,18 +206,33 @@ mod tests {
         assert_eq!(Page::zeroed().verify(0, 0), Ok(()), "zeros are the page before the first");
     }
 
-    /// The kinds differ in how much of a page they change.
+    /// One word of the payload, one object of it, or all.
     #[test]
-    fn sparse_changes_one_word_of_the_payload() {
+    fn kinds_differ_in_how_much_they_change() {
         let mut page = Page::zeroed();
         page.write(1, 1, Kind::Text);
         let before = page.clone();
         page.write(1, 2, Kind::Sparse);
         let changed = (PAYLOAD..WORDS).filter(|word| page.0[*word] != before.0[*word]).count();
         assert_eq!(changed, 1);
-        page.write(1, 3, Kind::Random);
+        let before = page.clone();
+        page.write(1, 3, Kind::Object);
+        let changed = (PAYLOAD..WORDS).filter(|word| page.0[*word] != before.0[*word]).count();
+        assert!((2..=OBJECT_WORDS).contains(&changed), "{changed} words");
+        page.write(1, 4, Kind::Random);
         let changed = (PAYLOAD..WORDS).filter(|word| page.0[*word] != before.0[*word]).count();
         assert_eq!(changed, WORDS - PAYLOAD);
+    }
+
+    /// A page survives a file; a file that is too short or too long is not one.
+    #[test]
+    fn bytes_are_read_back() {
+        let mut page = Page::zeroed();
+        page.write(5, 1, Kind::Text);
+        let bytes = page.to_bytes();
+        assert_eq!(Page::from_bytes(&bytes).unwrap().verify(5, 1), Ok(()));
+        assert!(Page::from_bytes(&bytes[1..]).is_none());
+        assert!(Page::from_bytes(&[bytes, vec![0; 8]].concat()).is_none());
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) struct Parameters {
     pub(crate) port: u16,
     pub(crate) disk_interval_ms: u64,
     pub(crate) heartbeat_s: u64,
+    /// The disk with a userland on it (`vdc`), which is not counted on.
+    pub(crate) userland: Option<String>,
     pub(crate) complaints: Vec<String>,
 }
 
@@ -46,6 +48,7 @@ impl Default for Parameters {
             port: 7777,
             disk_interval_ms: 100,
             heartbeat_s: 5,
+            userland: None,
             complaints: Vec::new(),
         }
     }
@@ -76,6 +79,7 @@ impl Parameters {
             "seed" => self.seed = value.parse().ok()?,
             "port" => self.port = value.parse().ok()?,
             "disk_ms" => self.disk_interval_ms = value.parse().ok().filter(|ms| *ms > 0)?,
+            "userland" => self.userland = Some(parse_disk(value)?),
             "heartbeat" => self.heartbeat_s = value.parse().ok().filter(|s| *s > 0)?,
             _ => return None,
         }
@@ -91,6 +95,12 @@ impl Dirty {
         let over_mib = words.next().map_or(Some(0), |word| word.parse().ok())?;
         words.next().is_none().then_some(Dirty { kind, mib_per_s, over_mib })
     }
+}
+
+/// Reads the name of a disk: letters and digits, so that it stays below `/dev`.
+fn parse_disk(name: &str) -> Option<String> {
+    let is_plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_plain.then(|| name.to_owned())
 }
 
 /// Reads `10.77.0.50/24`.
@@ -109,7 +119,7 @@ mod tests {
         let parameters = Parameters::parse(
             "console=ttyS0 witness.ip=10.77.0.50/24 witness.memory=64 witness.fill=random \
              witness.dirty=sparse:8:16 witness.seed=7 witness.port=9 witness.disk_ms=5 \
-             witness.heartbeat=1 quiet",
+             witness.heartbeat=1 witness.userland=vdc quiet",
         );
         let expected = Parameters {
             address: Some((Ipv4Addr::new(10, 77, 0, 50), 24)),
@@ -120,6 +130,7 @@ mod tests {
             port: 9,
             disk_interval_ms: 5,
             heartbeat_s: 1,
+            userland: Some("vdc".to_owned()),
             complaints: Vec::new(),
         };
         assert_eq!(parameters, expected);
@@ -137,6 +148,7 @@ mod tests {
             "witness.dirty=loud:1",
             "witness.dirty=text:1:2:3",
             "witness.heartbeat=0",
+            "witness.userland=../sda",
         ] {
             assert_eq!(Parameters::parse(word).complaints, [word]);
         }

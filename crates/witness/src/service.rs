@@ -8,6 +8,8 @@
 //!   problems                        ok N: first; second; …
 //!   verify                          ok pages=N damaged=N   after a pass over all memory
 //!   set dirty KIND MIB_PER_S [MIB]  ok
+//!   set files PER_S                 ok           rewrites small files of the userland
+//!   run COMMAND                     ok STATUS LINE   a shell command in the userland
 //!   ticks [MICROSECONDS]            tick NUMBER UPTIME_US COUNTER, again and again (TCP only)
 //!   echo TEXT                       ok TEXT
 //!   reboot | poweroff | panic       ok, and then it happens
@@ -17,6 +19,7 @@ use crate::machine::{self, End};
 use crate::memory::Verify;
 use crate::parameters::Dirty;
 use crate::state::State;
+use crate::userland::Userland;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -38,6 +41,7 @@ const TICK_INTERVAL: Duration = Duration::from_millis(1);
 pub(crate) struct Service {
     pub(crate) state: &'static State,
     pub(crate) verify: SyncSender<Verify>,
+    pub(crate) userland: Option<Userland>,
 }
 
 /// What a request leads to.
@@ -47,6 +51,8 @@ pub(crate) enum Request<'a> {
     Problems,
     Verify,
     Set(Dirty),
+    SetFiles(u64),
+    Run(&'a str),
     Ticks(Duration),
     Echo(&'a str),
     End(End),
@@ -63,9 +69,12 @@ pub(crate) fn parse(line: &str) -> Option<Request<'_>> {
         ("ticks", rest) => {
             Request::Ticks(Duration::from_micros(rest.parse().ok()?).max(TICK_INTERVAL_MIN))
         }
-        ("set", rest) => {
-            Request::Set(Dirty::parse(rest.strip_prefix("dirty ")?.split_ascii_whitespace())?)
-        }
+        ("set", rest) => match rest.split_once(' ')? {
+            ("dirty", rest) => Request::Set(Dirty::parse(rest.split_ascii_whitespace())?),
+            ("files", per_s) => Request::SetFiles(per_s.parse().ok()?),
+            _ => return None,
+        },
+        ("run", command) if !command.is_empty() => Request::Run(command),
         ("echo", text) => Request::Echo(text),
         ("poweroff", "") => Request::End(End::PowerOff),
         ("reboot", "") => Request::End(End::Reboot),
@@ -88,6 +97,14 @@ impl Service {
                 *self.state.dirty.lock().expect("no thread panics with this lock") = *dirty;
                 "ok".to_owned()
             }
+            Request::SetFiles(per_s) => {
+                self.state.files.per_s.store(*per_s, Relaxed);
+                "ok".to_owned()
+            }
+            Request::Run(command) => match &self.userland {
+                Some(userland) => userland.run(command),
+                None => "error: there is no userland".to_owned(),
+            },
             Request::Echo(text) => format!("ok {text}"),
             Request::Ticks(_) => "error: ticks need a connection".to_owned(),
             Request::End(_) => "ok".to_owned(),
@@ -193,11 +210,15 @@ mod tests {
         let check = |line, expected| assert_eq!(parse(line), expected, "{line}");
         check("status\r\n", Some(Request::Status));
         check("set dirty random 8 16", Some(Request::Set(dirty)));
+        check("set files 20", Some(Request::SetFiles(20)));
+        check("run ls -l | wc", Some(Request::Run("ls -l | wc")));
         check("echo a b", Some(Request::Echo("a b")));
         check("ticks", Some(Request::Ticks(TICK_INTERVAL)));
         check("ticks 1", Some(Request::Ticks(TICK_INTERVAL_MIN)));
         check("panic", Some(Request::End(End::Panic)));
-        for line in ["", "status now", "set dirty", "set clean none 0", "ticks often", "halt"] {
+        for line in
+            ["", "status now", "set dirty", "set clean none 0", "ticks often", "run", "halt"]
+        {
             check(line, None);
         }
     }

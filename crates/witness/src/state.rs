@@ -21,6 +21,7 @@ pub(crate) struct State {
     pub(crate) dirty: Mutex<Dirty>,
     pub(crate) disks: [Disk; DISKS_MAX],
     pub(crate) read_only_disks: AtomicU64,
+    pub(crate) files: Files,
     problem_count: AtomicU64,
     problems: Mutex<Vec<String>>,
 }
@@ -32,6 +33,13 @@ pub(crate) struct Memory {
     pub(crate) passes: AtomicU64,
     pub(crate) pages_dirtied: AtomicU64,
     pub(crate) errors: AtomicU64,
+}
+
+/// Small files of a userland that are written anew, again and again.
+#[derive(Default)]
+pub(crate) struct Files {
+    pub(crate) per_s: AtomicU64,
+    pub(crate) written: AtomicU64,
 }
 
 #[derive(Default)]
@@ -52,6 +60,7 @@ impl State {
             dirty: Mutex::new(dirty),
             disks: Default::default(),
             read_only_disks: AtomicU64::new(0),
+            files: Files::default(),
             problem_count: AtomicU64::new(0),
             problems: Mutex::new(Vec::new()),
         }
@@ -85,7 +94,7 @@ impl State {
         let dirty = self.dirty();
         let mut line = format!(
             "uptime_ms={} seed={} problems={} pages={} passes={} dirtied={} memory_errors={} \
-             dirty={}:{}:{} read_only_disks={}",
+             dirty={}:{}:{} read_only_disks={} files_written={}",
             self.uptime_ms(),
             self.seed,
             self.problem_count.load(Relaxed),
@@ -97,6 +106,7 @@ impl State {
             dirty.mib_per_s,
             dirty.over_mib,
             self.read_only_disks.load(Relaxed),
+            self.files.written.load(Relaxed),
         );
         for (index, disk) in self.disks.iter().enumerate() {
             let [boot, counter, errors] =

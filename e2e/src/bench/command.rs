@@ -9,7 +9,7 @@
 
 use super::table::Table;
 use crate::lab::{Host, Ran};
-use crate::libvirt::{Libvirt, Look};
+use crate::libvirt::{Libvirt, Look, MOVE_PATIENCE};
 use crate::scene::{Cast, Scene, engines, json, lives_only_on, report};
 use crate::setting::Setting;
 use crate::soak::resident_kib;
@@ -77,7 +77,7 @@ pub(super) fn command(setting: &Setting) -> Result<()> {
     for what in ["migrate", "client's longest silence", "list, 5 guests"] {
         println!("{what}: {:.2} of virsh's", table.ratio(OURS, THEIRS, what));
     }
-    let raw = setting.logs().with_file_name("bench").join("command.csv");
+    let raw = setting.figures().join("command.csv");
     table.write(&raw)?;
     println!("every figure: {}", raw.display());
     Ok(())
@@ -138,7 +138,7 @@ fn move_theirs(
     witness: &Witness<'_>,
 ) -> Result<()> {
     source.virsh(&["resume", &cast.name])?.ok()?;
-    timed(table, THEIRS, witness, || source.migrate(&cast.name, target.host))?;
+    timed(table, THEIRS, witness, || source.migrate(&cast.name, target.host, &[], MOVE_PATIENCE))?;
     target.has_it_alone(source, &cast.name)?;
     target.virsh(&["suspend", &cast.name])?.ok().map(drop)
 }

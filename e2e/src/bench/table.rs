@@ -21,12 +21,12 @@ struct Figure {
 }
 
 /// Median and spread of a figure over all rounds.
-#[derive(Clone, Copy, Debug)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-    count: usize,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) least: f64,
+    pub(super) most: f64,
+    pub(super) count: usize,
 }
 
 impl Table {
@@ -77,7 +77,13 @@ impl Table {
 
     fn spread(&self, who: &str, what: &str) -> Spread {
         let meant = self.0.iter().filter(|figure| figure.who == who && figure.what == what);
-        let mut values: Vec<_> = meant.map(|figure| figure.value).collect();
+        Spread::of(meant.map(|figure| figure.value).collect())
+    }
+}
+
+impl Spread {
+    /// Not a number where there are no values.
+    pub(super) fn of(mut values: Vec<f64>) -> Spread {
         values.sort_unstable_by(f64::total_cmp);
         let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
         let count = values.len();

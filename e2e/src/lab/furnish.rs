@@ -6,11 +6,15 @@
 use super::{ENGINE_UID, SHARED};
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::statvfs;
 use std::fs;
 use std::path::Path;
 
 /// Directories of the machine that each host may change in its own copy.
 const PRIVATE: [&str; 3] = ["/etc", "/srv", "/var/lib"];
+
+/// Twice what hosts leave free: the stories take some, too.
+const SPARE_PERCENT: u64 = 10;
 
 const ENGINE_USER: &str = "whimbrel";
 
@@ -48,8 +52,23 @@ pub(super) fn prepare(name: &str, directory: &Path, shared: &Path) -> Result<()>
 
     // State lies on a real disk: what is synced there was synced.
     bind(&directory.join("state"), Path::new("/var/lib/whimbrel"))?;
+    keep_pages_elsewhere_if_full()?;
     bind(shared, Path::new(SHARED))?;
     add_engine_user()
+}
+
+/// Where the machine's disk is nearly full, hosts drop what they keep of guests' memory at once, as
+/// they should; so that what they do with it is tested there, too, it lies in memory then.
+fn keep_pages_elsewhere_if_full() -> Result<()> {
+    let disk = statvfs("/var/lib/whimbrel").context("failed to look at the disk")?;
+    if disk.blocks_available() * 100 / disk.blocks().max(1) > SPARE_PERCENT {
+        return Ok(());
+    }
+    let pages = "/var/lib/whimbrel/pages";
+    fs::create_dir_all(pages)?;
+    let options = Some("mode=700");
+    mount(Some("tmpfs"), pages, Some("tmpfs"), MsFlags::empty(), options)
+        .context("no place for pages")
 }
 
 /// Mounts a sysfs that shows this namespace's network devices, with the control groups kept.

@@ -3,8 +3,9 @@
 
 //! The wires of a lab, made with ip(8) and tc(8).
 
-use crate::command::run;
+use crate::command::{run, stdout_of};
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -32,6 +33,23 @@ impl Traffic {
     pub fn since(self, before: Traffic) -> Traffic {
         Traffic { sent: self.sent - before.sent, received: self.received - before.received }
     }
+}
+
+/// Returns what went over the wire between the hosts so far, in both directions, in bytes: all that
+/// passed their ports of the lan, but for what the client said and heard. Between the hosts it
+/// passes two of their ports, between one and the client only one.
+pub(super) fn bytes_between_hosts(lan: &str, hosts: [&str; 2]) -> Result<u64> {
+    let shown = stdout_of(Command::new("ip").args(["-n", lan, "-s", "-j", "link", "show"]))?;
+    let links: Value = serde_json::from_str(&shown).context("ip(8) does not speak JSON")?;
+    let passed = |name: &str| -> Result<u64> {
+        let links = links.as_array().into_iter().flatten();
+        let link = links.into_iter().find(|link| link["ifname"] == port(name));
+        let counts = &link.with_context(|| format!("no wire to {name}"))?["stats64"];
+        let bytes = |way: &str| counts[way]["bytes"].as_u64();
+        bytes("rx").zip(bytes("tx")).map(|(rx, tx)| rx + tx).context("a port counts bytes")
+    };
+    let of_hosts = passed(hosts[0])? + passed(hosts[1])?;
+    Ok(of_hosts.saturating_sub(passed("client")?) / 2)
 }
 
 pub(super) fn make_lan(lan: &str) -> Result<()> {
@@ -83,7 +101,7 @@ pub(super) fn set_rate(lan: &str, host: &str, name: &str, mbit: Option<u32>) -> 
             Some(mbit) => {
                 // A burst of 4 ms: large enough for the rate, too small to hide it.
                 let burst = (u64::from(mbit) * 1_000_000 / 8 / 250).max(16 * 1024);
-                tc.args(["replace", "dev", &device, "root", "tbf", "latency", "50ms"]);
+                tc.args(["replace", "dev", &device, "root", "tbf", "latency", "20ms"]);
                 tc.args(["rate", &format!("{mbit}mbit"), "burst", &burst.to_string()]);
                 run(&mut tc)?;
             }

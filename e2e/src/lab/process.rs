@@ -3,12 +3,24 @@
 
 //! Commands: run to their end with a deadline, or watched while they run.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, ExitStatus};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+/// Something did not end within the time it was given.
+#[derive(Clone, Copy, Debug)]
+pub struct TooLong(pub Duration);
+
+impl std::fmt::Display for TooLong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "it took longer than {:?}", self.0)
+    }
+}
+
+impl std::error::Error for TooLong {}
 
 /// What a command did.
 #[derive(Clone, Debug)]
@@ -60,7 +72,10 @@ pub fn finish(mut child: Child, command: &str, input: &str, patience: Duration) 
     let [stdout, stderr] = [stdout, stderr].map(|text| text.recv().unwrap_or_default());
     match status {
         Some(status) => Ok(Ran { command: command.to_owned(), stdout, stderr, status, took }),
-        None => bail!("`{command}` took longer than {patience:?}\n{stdout}{stderr}"),
+        None => {
+            let said = format!("`{command}` did not end\n{stdout}{stderr}");
+            Err(anyhow::Error::new(TooLong(patience)).context(said))
+        }
     }
 }
 

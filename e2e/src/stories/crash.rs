@@ -24,12 +24,13 @@ struct Middle<'a> {
     command: Child,
 }
 
-fn in_the_middle(scene: &Scene) -> Result<Middle<'_>> {
+fn in_the_middle<'a>(scene: &'a Scene, options: &[&str]) -> Result<Middle<'a>> {
     let (alpha, beta) = (scene.alpha(), scene.beta());
     let witness = scene.create(alpha, &Cast::web1().dirtying("random", 16))?;
     alpha.set_rate(Some(50))?;
     let before = alpha.traffic()?;
-    let command = alpha.spawn_whimbrel(&["migrate", "web1", "beta"])?;
+    let command = [&["migrate", "web1", "beta"], options].concat();
+    let command = alpha.spawn_whimbrel(&command)?;
     until("memory flows to an engine on the target", SOON, || {
         let is_received = !engines(beta, "web1")?.is_empty();
         Ok(is_received && alpha.traffic()?.since(before).sent > 4 << 20)
@@ -56,7 +57,7 @@ pub(super) fn kill_engine(host: &Host) -> Result<()> {
 
 pub(super) fn the_target_engine_is_killed(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
-    let middle = in_the_middle(&scene)?;
+    let middle = in_the_middle(&scene, &[])?;
     kill_engine(scene.beta())?;
     it_stayed_and_can_move_later(&scene, middle)
 }
@@ -64,7 +65,7 @@ pub(super) fn the_target_engine_is_killed(setting: &Setting) -> Result<()> {
 /// The target's daemon is killed and comes back: its carrying process went on, so the move does.
 pub(super) fn the_target_daemon_is_killed(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
-    let middle = in_the_middle(&scene)?;
+    let middle = in_the_middle(&scene, &[])?;
     scene.beta().kill_daemon()?;
     scene.beta().start_daemon()?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
@@ -79,7 +80,7 @@ pub(super) fn the_target_daemon_is_killed(setting: &Setting) -> Result<()> {
 /// the guest stays, and the next attempt succeeds.
 pub(super) fn the_source_daemon_is_killed(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
-    let middle = in_the_middle(&scene)?;
+    let middle = in_the_middle(&scene, &[])?;
     scene.alpha().kill_daemon()?;
     middle.witness.ask("echo still here")?;
     scene.alpha().start_daemon()?;
@@ -92,10 +93,10 @@ pub(super) fn the_source_daemon_is_killed(setting: &Setting) -> Result<()> {
     move_now(&scene, &middle.witness)
 }
 
-/// The wire is pulled and stays out until the attempt has ended.
+/// The wire is pulled and stays out until the attempt has ended: a tunnel cannot be made again.
 pub(super) fn the_wire_is_pulled(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
-    let middle = in_the_middle(&scene)?;
+    let middle = in_the_middle(&scene, &["--carrier", "tunnel"])?;
     scene.beta().unplug()?;
     let Middle { witness, command } = middle;
     let ran = finish(command, "migrate web1 beta", "", SETTLED)?;

@@ -76,6 +76,11 @@ pub(super) fn guests_outlive_the_daemon(setting: &Setting) -> Result<()> {
     Ok(())
 }
 
+/// A few guests, and a daemon that is killed again and again, also while it is finding them.
+pub(super) fn guests_outlive_many_daemons(setting: &Setting) -> Result<()> {
+    crate::soak::kills::kill_again_and_again(setting, 4, 20).map(drop)
+}
+
 /// The program is replaced while the daemon runs: the guest moves all the same, and when the daemon
 /// is restarted as the new one it finds its guest, which never notices.
 pub(super) fn the_program_is_upgraded(setting: &Setting) -> Result<()> {

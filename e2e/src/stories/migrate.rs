@@ -13,6 +13,7 @@ use crate::witness::{Status, Witness};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use std::time::Duration;
 
 /// Longest silence a client may meet: emulated guests on two busy cores.
@@ -26,30 +27,33 @@ pub(super) fn there_and_back(setting: &Setting) -> Result<()> {
     let (alpha, beta) = (scene.alpha(), scene.beta());
     let witness = scene.create(alpha, &Cast::web1().dirtying("text", 4))?;
     move_and_check(&witness, alpha, beta, &[])?;
-    move_and_check(&witness, beta, alpha, &[])
+    move_and_check(&witness, beta, alpha, &[])?;
+    Ok(())
 }
 
 /// The same over one channel, as engines without multifd do it.
 pub(super) fn through_a_single_channel(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
     let witness = scene.create(scene.alpha(), &Cast::web1().dirtying("random", 4))?;
-    move_and_check(&witness, scene.alpha(), scene.beta(), &["--channels", "1"])
+    move_and_check(&witness, scene.alpha(), scene.beta(), &["--channels", "1"])?;
+    Ok(())
 }
 
 /// Stopped first, copied then: for guests that dirty faster than the wire carries.
 pub(super) fn stop_and_copy(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
     let witness = scene.create(scene.alpha(), &Cast::web1().dirtying("random", 64))?;
-    move_and_check(&witness, scene.alpha(), scene.beta(), &["--stop-and-copy"])
+    move_and_check(&witness, scene.alpha(), scene.beta(), &["--stop-and-copy"])?;
+    Ok(())
 }
 
 /// Moves `web1` and asks its witness, a client and the hosts how it went.
-fn move_and_check(
+pub(super) fn move_and_check(
     witness: &Witness<'_>,
     source: &Host,
     target: &Host,
     options: &[&str],
-) -> Result<()> {
+) -> Result<Value> {
     let before = witness.is_well()?;
     let mut held = witness.hold()?;
     let ticker = witness.watch()?;
@@ -68,7 +72,7 @@ fn move_and_check(
     );
     let is_live = options != ["--stop-and-copy"];
     ensure!(!is_live || ticks.longest_silence < PAUSE_MAX, "a client's silence: {ticks:?}");
-    Ok(())
+    Ok(report)
 }
 
 /// Checks that counters went on from where they were, without a boot between.
@@ -98,7 +102,8 @@ pub(super) fn between_versions_of_qemu(setting: &Setting) -> Result<()> {
     scene.pair()?;
     let witness = scene.create(scene.alpha(), &Cast::web1().dirtying("text", 4))?;
     move_and_check(&witness, scene.alpha(), scene.beta(), &[])?;
-    move_and_check(&witness, scene.beta(), scene.alpha(), &[])
+    move_and_check(&witness, scene.beta(), scene.alpha(), &[])?;
+    Ok(())
 }
 
 /// A guest that was paused arrives paused, and goes on when it is told to.

@@ -17,12 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SLOW_MBIT: u32 = 50;
 
 /// Begins a move that cannot end, and waits until memory flows.
-fn in_the_middle<'a>(scene: &'a Scene, cast: &Cast) -> Result<(Witness<'a>, Child)> {
+fn in_the_middle<'a>(
+    scene: &'a Scene,
+    cast: &Cast,
+    options: &[&str],
+) -> Result<(Witness<'a>, Child)> {
     let (alpha, beta) = (scene.alpha(), scene.beta());
     let witness = scene.create(alpha, &cast.clone().dirtying("random", 16))?;
     alpha.set_rate(Some(SLOW_MBIT))?;
     let before = alpha.traffic()?;
-    let command = alpha.spawn_whimbrel(&["migrate", &cast.name, "beta"])?;
+    let command = [&["migrate", &cast.name, "beta"], options].concat();
+    let command = alpha.spawn_whimbrel(&command)?;
     until("memory flows to an engine on the target", SOON, || {
         let is_received = !engines(beta, &cast.name)?.is_empty();
         Ok(is_received && alpha.traffic()?.since(before).sent > 4 << 20)
@@ -90,7 +95,7 @@ pub(super) fn the_console_follows(setting: &Setting) -> Result<()> {
 pub(super) fn again_after_a_cut(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
-    let (witness, command) = in_the_middle(&scene, &Cast::web1())?;
+    let (witness, command) = in_the_middle(&scene, &Cast::web1(), &["--carrier", "tunnel"])?;
     beta.unplug()?;
     let ran = finish(command, "migrate web1 beta", "", PATIENCE)?;
     ensure!(ran.status.code() == Some(3), "expected exit code 3 of {ran}");
@@ -111,7 +116,7 @@ pub(super) fn again_after_a_cut(setting: &Setting) -> Result<()> {
 pub(super) fn a_guest_that_reboots(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
-    let (witness, command) = in_the_middle(&scene, &Cast::web1())?;
+    let (witness, command) = in_the_middle(&scene, &Cast::web1(), &[])?;
     let _ = witness.ask("reboot");
     until("the second boot", SOON * 2, || Ok(witness.wait()?.boot(0)? == 2))?;
     witness.ask("set dirty none 0")?;
@@ -128,7 +133,7 @@ pub(super) fn a_guest_that_panics(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
     let cast = Cast::web1().with_keys("on_crash = \"restart\"");
-    let (witness, command) = in_the_middle(&scene, &cast)?;
+    let (witness, command) = in_the_middle(&scene, &cast, &[])?;
     let _ = witness.ask("panic");
     let ran = finish(command, "migrate web1 beta", "", PATIENCE)?;
     ran.refused(3, "migration/guest-ended")?;
