@@ -317,6 +317,9 @@ pub struct PageCounts {
     pub held_count: u64,
     /// Sent as the difference to what the target held.
     pub changed_count: u64,
+    /// Not sent: the target read them from the guest's disks.
+    #[serde(default)]
+    pub disk_count: u64,
     /// Of one byte repeated.
     pub uniform_count: u64,
     /// What the target held from an earlier visit when the migration began.

@@ -4,6 +4,7 @@
 //! From nothing to a daemon that serves, and back. Guests are not touched by either.
 
 use crate::backend::Front;
+use crate::blocks;
 use crate::daemon::{ConfigFile, Daemon};
 use crate::error::StartError;
 use crate::guests::{GuestTask, Held, Papers};
@@ -85,6 +86,7 @@ async fn live(config: &ConfigFile) -> Result<(), Problem> {
     tokio::spawn(serve::serve(daemon.clone(), arrivals));
     tokio::spawn(neighbours::watch(daemon.clone()));
     tokio::spawn(pages::watch(daemon.clone()));
+    tokio::spawn(blocks::watch(daemon.clone()));
     let path = daemon.api_socket();
     let socket = bind(&daemon, &path).map_err(|error| Problem::of(&error))?;
     daemon.story.info(&About::default(), "the daemon has started");

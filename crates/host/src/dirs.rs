@@ -259,6 +259,11 @@ impl GuestDir {
         self.path.join("run")
     }
 
+    /// The index of its disks' blocks.
+    pub fn blocks(&self) -> PathBuf {
+        self.path.join("blocks")
+    }
+
     /// Creates the guest's directories; `run/` belongs to the engine's user, if it has one.
     pub fn create(&self, engine: Option<UserIds>) -> Result<(), DirError> {
         ensure_directory(&self.path, 0o711)?;

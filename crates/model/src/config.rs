@@ -92,6 +92,8 @@ pub struct Pages {
     pub budget: Budget,
     /// What is older is dropped.
     pub expire: Duration,
+    /// Pages that lie on the guest's disks may travel as references.
+    pub are_disks_read: bool,
 }
 
 /// How much space kept memory may take in all.
@@ -105,7 +107,7 @@ pub enum Budget {
 impl Default for Pages {
     fn default() -> Self {
         let expire = Duration::from_secs(24 * 3600);
-        Self { is_kept: true, budget: Budget::Percent(10), expire }
+        Self { is_kept: true, budget: Budget::Percent(10), expire, are_disks_read: false }
     }
 }
 
@@ -268,6 +270,7 @@ fn migration(table: &Table<'_>, bargain: &mut Bargain) -> Result<(), FileError> 
 
 fn pages(table: &Table<'_>, pages: &mut Pages) -> Result<(), FileError> {
     pages.is_kept = table.bool("keep")?.unwrap_or(pages.is_kept);
+    pages.are_disks_read = table.bool("read_disks")?.unwrap_or(pages.are_disks_read);
     set(&mut pages.budget, table.string("budget")?, |field| field.check(budget))?;
     set(&mut pages.expire, table.string("expire")?, |field| {
         let expire = field.check(units::parse_duration)?;
@@ -374,6 +377,7 @@ mod tests {
             keep = false
             budget = "25 %"
             expire = "2h 30m"
+            read_disks = true
             "#,
         )
         .unwrap();
@@ -398,7 +402,8 @@ mod tests {
         };
         assert_eq!(config.bargain, expected);
         let expire = Duration::from_secs(9_000);
-        let expected = Pages { is_kept: false, budget: Budget::Percent(25), expire };
+        let expected =
+            Pages { is_kept: false, budget: Budget::Percent(25), expire, are_disks_read: true };
         assert_eq!(config.pages, expected);
         let size = read("[pages]\nbudget = \"20 GiB\"").unwrap().pages.budget;
         assert_eq!(size, Budget::Size(Bytes::mib(20 << 10)));

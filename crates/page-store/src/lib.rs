@@ -23,6 +23,8 @@
 //! - **A file is whole or unfinished.** It is written under another name, made durable, and then
 //!   renamed, so a crash at any instant leaves the older file or the newer one.
 //!
+//! Of the disks of guests that are here, [`blocks`] makes and reads an index; it lies elsewhere.
+//!
 //! What the files mean is decided by `whimbrel_pages`; here they are only kept, and [`policy`]
 //! says for how long. Nothing here is asynchronous: the carrying process and the daemon call from
 //! threads that may wait for a disk.
@@ -30,6 +32,7 @@
 #![forbid(unsafe_code)]
 
 mod about;
+pub mod blocks;
 mod error;
 mod files;
 mod folder;

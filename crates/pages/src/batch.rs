@@ -15,14 +15,15 @@
 //! | 5 same | count, slot | `count` pages from the shelf, from that slot on |
 //! | 6 delta | slot, length | the page in that slot, patched by `length` bytes, and put back |
 //! | 7 parts | slot, length, \[slot\], 8 bytes | the page in the first slot, patched |
+//! | 8 block | block, \[slot\], 8 bytes | a block of the guest's disks |
 //!
-//! What 7 gives takes `length` bytes of data, and is put into the second slot, if there is one. If
-//! its digest does not begin with the 8 bytes, it is asked for.
+//! What 7 gives takes `length` bytes of data. What 7 and 8 give is put into the last slot, if there
+//! is one. If its digest does not begin with the 8 bytes, it is asked for.
 //!
-//! In 4 to 7, bit 4 of the record's first byte says that each page has a head before it, and in 4
-//! and 7 bit 5 says that there is a slot to put it. A head is the one before plus 4096; both begin
+//! In 4 to 8, bit 4 of the record's first byte says that each page has a head before it, and in 4,
+//! 7 and 8 bit 5 says that there is a slot to put it. A head is the one before plus 4096; both begin
 //! at 0 in every batch. A slot is written as the folded difference to the slot after the one used
-//! last; the second slot of 7 does not count as one.
+//! last; the second slot of 7 does not count as one. A block is written in the same way.
 //!
 //! The **shelf** is what the target holds: numbered slots with a page each. The source decides what
 //! is put where and when it is thrown away, so the two sides cannot disagree about a policy.
@@ -47,8 +48,8 @@ pub const BATCH_DATA_BYTES_MAX: usize = BATCH_STREAM_BYTES_MAX;
 /// Slots a shelf may have: 4 TiB of pages.
 pub const SLOTS_MAX: u32 = 1 << 30;
 
-/// How much of a patched page's digest travels with it.
-const PATCHED_CHECK_BYTES: usize = 8;
+/// How much of the digest of a page travels with it that is patched, or read from a disk.
+const PAGE_CHECK_BYTES: usize = 8;
 
 mod record {
     pub(super) const BYTES: u8 = 1;
@@ -58,6 +59,7 @@ mod record {
     pub(super) const SAME: u8 = 5;
     pub(super) const DELTA: u8 = 6;
     pub(super) const PARTS: u8 = 7;
+    pub(super) const BLOCK: u8 = 8;
     pub(super) const KIND: u8 = 0x0f;
     pub(super) const HEADED: u8 = 0x10;
     pub(super) const KEPT: u8 = 0x20;
@@ -82,6 +84,8 @@ pub enum BatchError {
     TooShort { stream_bytes: usize, found: usize },
     #[error("a record names a slot outside of the shelf of {slots} slots")]
     NoSuchSlot { slots: u32 },
+    #[error("a record names a block behind the {blocks} of the guest's disks")]
+    NoSuchBlock { blocks: u32 },
     #[error(transparent)]
     Patch(#[from] crate::patch::PatchError),
 }
@@ -91,6 +95,7 @@ pub enum BatchError {
 struct Expected {
     head: u64,
     slot: u32,
+    block: u32,
 }
 
 impl Expected {

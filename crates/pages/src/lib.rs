@@ -20,13 +20,14 @@
 //!   so nothing above can harm a guest: a mistake costs an attempt, never a byte.
 //! - [`window`] and [`codec`] do the arithmetic: how much may be under way, how it is packed.
 //! - [`shelf`] is what the target holds of the guest, [`image`] is how a host keeps it between two
-//!   visits.
+//!   visits; [`blocks`] is what both find on the guest's disks.
 //!
 //! Nothing here does I/O or reads a clock: the carrying process calls, and says what time it took.
 
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod blocks;
 pub mod codec;
 pub mod digest;
 pub mod frame;

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use crate::batch::BATCH_STREAM_BYTES_MAX;
+use crate::blocks::Blocks;
 use crate::codec::{Codec, Packer, Packing};
 use crate::digest::PageDigest;
 use crate::frame::{AGAIN_PAGES_MAX, Batch, CHECK_BYTES, Frame, SUPPLY_PAGES_MAX};
@@ -53,6 +54,8 @@ pub struct Counts {
     pub new_pages: u64,
     pub same_pages: u64,
     pub delta_pages: u64,
+    /// Pages that the target read from the guest's disks.
+    pub block_pages: u64,
     pub fill_pages: u64,
     /// Plain bytes of all packed batches, and what they were packed to.
     pub plain_bytes: u64,
@@ -239,6 +242,11 @@ impl Sender {
     /// in part.
     pub fn hold_parts(&mut self, parts: Box<dyn Parts>) {
         self.encoder.set_parts(parts);
+    }
+
+    /// Says what is known of the guest's disks, which the target can read, too.
+    pub fn hold_blocks(&mut self, blocks: Box<dyn Blocks>) {
+        self.encoder.set_blocks(blocks);
     }
 
     /// Returns how many bytes may be pushed now.
@@ -556,6 +564,7 @@ impl Sender {
             let pages = offsets.iter().map(page).collect::<Result<_, _>>()?;
             self.supplies.push_back(Frame::Supply { batch, pages });
         }
+        self.encoder.on_asked(offsets.len() as u64);
         self.cursor = batch;
         self.repeat_end();
         Ok(())

@@ -24,6 +24,16 @@ pub trait Shelf: Send {
 
     /// Reads what was last put into a slot below [`Shelf::slots`].
     fn get(&mut self, slot: u32, page: &mut Page) -> Result<(), SlotLost>;
+
+    /// Returns how many blocks of the guest's disks can be read here; see [`crate::blocks`].
+    fn blocks(&self) -> u32 {
+        0
+    }
+
+    /// Reads whatever a block below [`Shelf::blocks`] holds now.
+    fn block(&mut self, _block: u32, _page: &mut Page) -> Result<(), SlotLost> {
+        Err(SlotLost)
+    }
 }
 
 /// A shelf without slots, for streams nobody looks into.

@@ -120,6 +120,7 @@ fn pages(pages: &PageCounts) -> String {
     let mut parts = vec![format!("{} new", size(pages.new_count))];
     let rest = [
         (pages.held_count, "held by the target already"),
+        (pages.disk_count, "read from its disks"),
         (pages.changed_count, "sent as changes"),
     ];
     let rest = rest.into_iter().filter(|(count, _)| *count > 0);

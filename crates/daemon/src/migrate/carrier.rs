@@ -10,6 +10,7 @@
 //!   are made again, and an image is kept for the guest's return. It costs more of the processors,
 //!   so it is for links that are slower than they are, and for guests that come back.
 
+use crate::blocks;
 use crate::daemon::Daemon;
 use crate::guests::GuestTask;
 use crate::migrate::Planned;
@@ -113,6 +114,10 @@ impl GuestTask {
             image_bytes_max,
             is_reused: keeps,
             link_bytes_per_s: rate.map(|Bytes(bytes)| bytes),
+            disks: self
+                .papers
+                .as_ref()
+                .and_then(|papers| blocks::disks(&self.daemon, self.id, &papers.guest)),
         })
     }
 

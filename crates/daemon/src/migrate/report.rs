@@ -125,6 +125,7 @@ impl Progressing {
                 new_count: pages.new_pages,
                 held_count: pages.same_pages,
                 changed_count: pages.delta_pages,
+                disk_count: pages.block_pages,
                 uniform_count: pages.fill_pages,
                 visited_count: channel.held_pages.into(),
                 resumed_count: channel.resumed.into(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use whimbrel_model::id::{HandoffId, HostId};
 
 pub(super) const CONFIG_FILE: &str = "carry.json";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What to carry, between whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,18 @@ pub struct Pages {
     pub is_reused: bool,
     /// Of the source: bytes a second the link carries, if that was measured.
     pub link_bytes_per_s: Option<u64>,
+    /// The guest's disks, where pages that lie on them may travel as references.
+    pub disks: Option<Disks>,
+}
+
+/// Raw disks that both hosts read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disks {
+    /// In the guest's order.
+    pub paths: Vec<PathBuf>,
+    /// Of the source: the index of their blocks.
+    pub index: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +148,7 @@ struct RawPages {
     image_bytes_max: Option<u64>,
     is_reused: bool,
     link_bytes_per_s: Option<u64>,
+    disks: Option<Disks>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -178,6 +191,7 @@ impl From<&Config> for Raw {
                     image_bytes_max: pages.image_bytes_max,
                     is_reused: pages.is_reused,
                     link_bytes_per_s: pages.link_bytes_per_s,
+                    disks: pages.disks.clone(),
                 }),
             },
         }
@@ -207,6 +221,7 @@ impl From<Raw> for Config {
                     image_bytes_max: pages.image_bytes_max,
                     is_reused: pages.is_reused,
                     link_bytes_per_s: pages.link_bytes_per_s,
+                    disks: pages.disks,
                 }),
             },
         }

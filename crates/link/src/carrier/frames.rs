@@ -9,7 +9,7 @@
 //!   OPEN    version, channel, channels (2 bytes each), handoff (16), way (1)
 //!                                                         first, from the source
 //!   READY   -                                             the engine there is connected
-//!   SHELF   slots (4), held (1)                           the same, where pages travel
+//!   SHELF   slots (4), held (1), blocks (4)               the same, where pages travel
 //!   REFUSED why, in words                                 instead of READY or SHELF
 //!   DATA    bytes of the engine
 //!   ACK     total (8): so many bytes the engine here has accepted
@@ -22,8 +22,8 @@
 //! Way 1 is the tunnel: what follows is above. Way 2 is pages: OPEN goes on with what the source
 //! knows of an image at the target (0, or 1, its name (48) and its key (32)) and with the image
 //! the source is going to keep (0, or 1, its id (16) and its key (32)); the target says in SHELF
-//! whether it holds that image and how many slots its shelf has, and from then on both speak the
-//! frames of `whimbrel-pages`. Way 3 takes a stream of pages up again on a new connection, after
+//! whether it holds that image, how many slots its shelf has and how many blocks of the guest's
+//! disks it can read, and from then on both speak the frames of `whimbrel-pages`. Way 3 takes a stream of pages up again on a new connection, after
 //! READY.
 //!
 //! There may be more kinds in a later version; the versions are agreed on in OPEN.
@@ -37,7 +37,7 @@ pub(super) const HEADER_BYTES: usize = 8;
 pub(super) const DATA_BYTES_MAX: usize = 1 << 20;
 /// Longest reason for a refusal.
 pub(super) const REASON_BYTES_MAX: usize = 1024;
-pub(super) const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
 
 const OPEN: u8 = 1;
 const READY: u8 = 2;
@@ -104,6 +104,8 @@ pub(super) struct Shelf {
     pub(super) slots: u32,
     /// The first slots are the image that the source knows.
     pub(super) is_image_held: bool,
+    /// Of the guest's disks.
+    pub(super) blocks: u32,
 }
 
 /// Why the other process is not believed.
@@ -149,9 +151,10 @@ impl Frame {
                 ],
             ),
             Frame::Ready => put(READY, &[]),
-            Frame::Shelf(Shelf { slots, is_image_held }) => {
-                put(SHELF, &[&slots.to_be_bytes(), &[u8::from(*is_image_held)]]);
-            }
+            Frame::Shelf(Shelf { slots, is_image_held, blocks }) => put(
+                SHELF,
+                &[&slots.to_be_bytes(), &[u8::from(*is_image_held)], &blocks.to_be_bytes()],
+            ),
             Frame::Refused { reason } => {
                 let end = reason.floor_char_boundary(REASON_BYTES_MAX);
                 put(REFUSED, &[&reason.as_bytes()[..end]]);
@@ -215,7 +218,7 @@ fn check_length(kind: u8, length: u32) -> Result<(), FrameError> {
     let bytes = usize::try_from(length).unwrap_or(usize::MAX);
     let is_right = match kind {
         OPEN => (OPEN_BYTES_MIN..=OPEN_BYTES_MAX).contains(&bytes),
-        SHELF => bytes == 5,
+        SHELF => bytes == 9,
         READY | END | STOP => bytes == 0,
         REFUSED => bytes <= REASON_BYTES_MAX,
         DATA => (1..=DATA_BYTES_MAX).contains(&bytes),
@@ -243,7 +246,7 @@ fn read(kind: u8, mut body: BytesMut) -> Result<Frame, FrameError> {
                 1 => true,
                 _ => return Err(FrameError::Way),
             };
-            Frame::Shelf(Shelf { slots, is_image_held })
+            Frame::Shelf(Shelf { slots, is_image_held, blocks: body.get_u32() })
         }
         REFUSED => Frame::Refused { reason: String::from_utf8_lossy(&body).into_owned() },
         ACK => Frame::Ack { total: body.get_u64() },
@@ -345,7 +348,7 @@ mod tests {
                 },
             }),
             Frame::Ready,
-            Frame::Shelf(Shelf { slots: 258, is_image_held: true }),
+            Frame::Shelf(Shelf { slots: 258, is_image_held: true, blocks: 515 }),
             Frame::Refused { reason: "no such engine".to_owned() },
             Frame::Data(Bytes::from_static(b"abc")),
             Frame::Ack { total: 3 },
@@ -373,14 +376,14 @@ mod tests {
         let [open, open_pages, ready, shelf, refused, data, ack, fin, end, stop, ping, pong] =
             frames().try_into().unwrap();
         let handoff = "00000000000000000102030405060708";
-        assert_eq!(hex(&open), format!("0100000000000017000200020003{handoff}01"));
+        assert_eq!(hex(&open), format!("0100000000000017000300020003{handoff}01"));
         let (name, keys) = ("01".repeat(48), ["02", "04"].map(|byte| byte.repeat(32)));
         let id = "03".repeat(16);
         assert_eq!(
             hex(&open_pages),
-            format!("0100000000000099000200000001{handoff}0201{name}{}01{id}{}", keys[0], keys[1])
+            format!("0100000000000099000300000001{handoff}0201{name}{}01{id}{}", keys[0], keys[1])
         );
-        assert_eq!(hex(&shelf), "0b000000000000050000010201");
+        assert_eq!(hex(&shelf), "0b00000000000009000001020100000203");
         assert_eq!(hex(&ready), "0200000000000000");
         assert_eq!(hex(&refused), "030000000000000e6e6f207375636820656e67696e65");
         assert_eq!(hex(&data), "0400000000000003616263");

@@ -6,7 +6,7 @@
 mod hostile;
 mod pages;
 
-use super::config::{Config, Meet, Pages, Side, Way};
+use super::config::{Config, Disks, Meet, Pages, Side, Way};
 use super::process::Carrier;
 use super::status::{End, Status};
 use crate::identity::Identity;
@@ -73,6 +73,7 @@ impl Pair {
                 folder: folder.join("pages"),
                 image_bytes_max,
                 is_reused: true,
+                disks: None,
                 link_bytes_per_s: None,
             })
         })

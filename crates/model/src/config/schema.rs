@@ -251,5 +251,15 @@ pub(super) static PAGES: Section = Section {
             default: "`\"24h\"`",
             about: "How long memory is kept for a guest that does not return.",
         },
+        Key {
+            name: "read_disks",
+            value: "`true` or `false`",
+            default: "`false`",
+            about: "Whether memory that equals blocks of the guest's raw disks is read from them by \
+                    the target instead of being sent. For that the disks of guests that run here \
+                    are read whole, once and then when six hours have passed, slowly (at most \
+                    64 MiB a second) and with the least priority. Both hosts must say `true`. It \
+                    pays on links of up to about 1 Gbit/s.",
+        },
     ],
 };

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::{BATCH_STREAM_BYTES_MAX, BatchError, Expected, PATCHED_CHECK_BYTES, SLOTS_MAX, record};
+use super::{BATCH_STREAM_BYTES_MAX, BatchError, Expected, PAGE_CHECK_BYTES, SLOTS_MAX, record};
 use crate::digest::PageDigest;
 use crate::patch;
 use crate::shelf::{Shelf, SlotLost};
@@ -120,6 +120,13 @@ impl Reader<'_> {
                 *records = rest;
                 self.patched_page(is_headed, (slot, to), patch_bytes, *check)?;
             }
+            record::BLOCK => {
+                let block = number()?;
+                let to = if is_kept { Some(number()?) } else { None };
+                let (check, rest) = records.split_first_chunk().ok_or(BatchError::CutOff)?;
+                *records = rest;
+                self.block_page(is_headed, (block, to), *check)?;
+            }
             _ => return Err(BatchError::UnknownRecord { kind }),
         }
         Ok(())
@@ -183,7 +190,7 @@ impl Reader<'_> {
         headed: bool,
         (from, to): (u64, Option<u64>),
         patch: u64,
-        check: [u8; PATCHED_CHECK_BYTES],
+        check: [u8; PAGE_CHECK_BYTES],
     ) -> Result<(), BatchError> {
         self.room(1, page_bytes(headed))?;
         let from = self.slot(from, 1)?;
@@ -205,6 +212,46 @@ impl Reader<'_> {
             self.put(to, at);
         }
         Ok(())
+    }
+
+    fn block_page(
+        &mut self,
+        headed: bool,
+        (block, to): (u64, Option<u64>),
+        check: [u8; PAGE_CHECK_BYTES],
+    ) -> Result<(), BatchError> {
+        self.room(1, page_bytes(headed))?;
+        let block = self.block(block)?;
+        let to = to.map(|to| self.slot(to, 1)).transpose()?;
+        self.head(headed);
+        let at = self.at();
+        let mut page = [0; PAGE_BYTES];
+        let is_there = match self.overrides.get(&at) {
+            Some(supplied) => {
+                page = **supplied;
+                true
+            }
+            None => {
+                self.shelf.block(block, &mut page).is_ok()
+                    && PageDigest::of(&page).0.starts_with(&check)
+            }
+        };
+        self.missing_if(!is_there, at);
+        self.read.stream.extend_from_slice(&page);
+        if let Some(to) = to {
+            self.put(to, at);
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, folded: u64) -> Result<u32, BatchError> {
+        let blocks = self.shelf.blocks();
+        let block = i64::from(self.expected.block).checked_add(varint::unfold(folded));
+        let block = block.and_then(|block| u32::try_from(block).ok());
+        let block =
+            block.filter(|&block| block < blocks).ok_or(BatchError::NoSuchBlock { blocks })?;
+        self.expected.block = block.saturating_add(1);
+        Ok(block)
     }
 
     fn patched(&mut self, slot: u32, patch: &[u8]) -> Result<Option<Page>, BatchError> {

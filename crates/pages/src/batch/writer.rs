@@ -3,9 +3,7 @@
 
 //! Writes the records of a batch, joining neighbours of one kind.
 
-use super::{
-    BATCH_RECORDS_BYTES_MAX, BATCH_STREAM_BYTES_MAX, Expected, PATCHED_CHECK_BYTES, record,
-};
+use super::{BATCH_RECORDS_BYTES_MAX, BATCH_STREAM_BYTES_MAX, Expected, PAGE_CHECK_BYTES, record};
 use crate::digest::PageDigest;
 use crate::split::Page;
 use crate::varint;
@@ -151,7 +149,28 @@ impl Writer {
             // The next page that is patched most likely lies beside this one.
             self.expected.slot = from + 1;
         }
-        self.records.extend_from_slice(&digest.0[..PATCHED_CHECK_BYTES]);
+        self.records.extend_from_slice(&digest.0[..PAGE_CHECK_BYTES]);
+    }
+
+    /// A page by a block of the guest's disks; it goes into `slot`, too.
+    pub(crate) fn block_page(
+        &mut self,
+        head: Option<u64>,
+        page: &Page,
+        (block, slot): (u32, Option<u32>),
+        digest: PageDigest,
+    ) {
+        let is_headed = self.head(head);
+        self.begin(Open::None);
+        self.stream.extend_from_slice(page);
+        self.kind(record::BLOCK, is_headed, slot.is_some());
+        let difference = i64::from(block) - i64::from(self.expected.block);
+        varint::put(&mut self.records, varint::fold(difference));
+        self.expected.block = block.saturating_add(1);
+        if let Some(slot) = slot {
+            self.slot(slot, 1);
+        }
+        self.records.extend_from_slice(&digest.0[..PAGE_CHECK_BYTES]);
     }
 
     /// Returns the batch, and is empty again.
@@ -249,6 +268,8 @@ mod tests {
         writer.delta_page(Some(0x0200_3028), &page, 44, b"patch");
         writer.patched_page(None, &page, (45, Some(50)), b"parts", PageDigest([9; 16]));
         writer.patched_page(None, &page, (46, None), b"parts", PageDigest([8; 16]));
+        writer.block_page(Some(0x0200_4028), &page, (1000, Some(47)), PageDigest([7; 16]));
+        writer.block_page(None, &page, (1001, None), PageDigest([6; 16]));
         let written = writer.finish();
         let (records, data) = written.plain.split_at(written.records_bytes);
         #[rustfmt::skip]
@@ -263,9 +284,11 @@ mod tests {
             0x16, 0, 5,
             0x27, 0, 5, 8, 9, 9, 9, 9, 9, 9, 9, 9,
             7, 0, 5, 8, 8, 8, 8, 8, 8, 8, 8,
+            0x38, 0xd0, 0x0f, 0, 7, 7, 7, 7, 7, 7, 7, 7,
+            8, 0, 6, 6, 6, 6, 6, 6, 6, 6,
         ]);
         assert_eq!(data.len(), 4 + 2 * PAGE_BYTES + 3 * 5);
-        assert_eq!(written.stream.len(), 4 + 300 * 9 + 4 * 8 + 8 * PAGE_BYTES);
+        assert_eq!(written.stream.len(), 4 + 300 * 9 + 5 * 8 + 10 * PAGE_BYTES);
         assert_eq!(writer.finish().plain, [], "the next batch begins empty");
     }
 }

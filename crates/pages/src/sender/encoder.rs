@@ -9,6 +9,7 @@ use super::index::Index;
 use super::recent::Recent;
 use super::{Counts, KeptPage};
 use crate::batch::{Writer, Written};
+use crate::blocks::{self, Blocks};
 use crate::digest::PageDigest;
 use crate::parts::{PARTS, Parts};
 use crate::patch;
@@ -44,6 +45,7 @@ pub(super) struct Encoder {
     recent: Recent,
     /// Of the pages in the target's image.
     parts: Option<Box<dyn Parts>>,
+    blocks: blocks::Known,
     patch: Vec<u8>,
     data_bytes_target: usize,
     stream_bytes_target: usize,
@@ -61,6 +63,7 @@ impl Encoder {
             index: Index::new(slots),
             recent: Recent::new(recent_pages_max),
             parts: None,
+            blocks: blocks::Known::default(),
             patch: Vec::new(),
             data_bytes_target: 0,
             stream_bytes_target: 0,
@@ -86,6 +89,17 @@ impl Encoder {
         self.parts = Some(parts);
     }
 
+    pub(super) fn set_blocks(&mut self, blocks: Box<dyn Blocks>) {
+        self.blocks.set(blocks);
+    }
+
+    /// The target had to ask for so many pages: of its disks, more often than not.
+    pub(super) fn on_asked(&mut self, count: u64) {
+        if self.counts.block_pages > 0 {
+            self.blocks.on_wrong(count);
+        }
+    }
+
     /// Learns how well batches pack.
     pub(super) fn on_packed(&mut self, plain_bytes: usize, packed_bytes: usize) {
         if plain_bytes >= DATA_BYTES_TARGET_MIN / 2 {
@@ -95,8 +109,9 @@ impl Encoder {
     }
 
     pub(super) fn counts(&self, rest: Counts) -> Counts {
-        let Counts { new_pages, same_pages, delta_pages, fill_pages, .. } = self.counts;
-        Counts { new_pages, same_pages, delta_pages, fill_pages, ..rest }
+        let Counts { new_pages, same_pages, delta_pages, block_pages, fill_pages, .. } =
+            self.counts;
+        Counts { new_pages, same_pages, delta_pages, block_pages, fill_pages, ..rest }
     }
 
     pub(super) fn poll_closed(&mut self) -> Option<Closed> {
@@ -160,6 +175,11 @@ impl Encoder {
         let plain_at = if let Some(slot) = self.index.find(own, digest) {
             self.counts.same_pages += 1;
             self.writer.same_page(head, page, slot);
+            None
+        } else if let Some(block) = self.blocks.find(digest) {
+            self.counts.block_pages += 1;
+            let slot = self.put(place, own, page, digest);
+            self.writer.block_page(head, page, (block, slot), digest);
             None
         } else if let Some(slot) = own.filter(|&slot| self.patch(slot, page)) {
             self.counts.delta_pages += 1;

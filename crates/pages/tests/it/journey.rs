@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
+use whimbrel_pages::blocks::Blocks;
 use whimbrel_pages::codec::{Codec, Packer, Unpacker};
 use whimbrel_pages::digest::PageDigest;
 use whimbrel_pages::frame::{Frame, FrameReader};
@@ -56,6 +57,44 @@ impl Shelf for LossyShelf {
             self.shelf.lose(slot);
         }
         self.shelf.get(slot, page)
+    }
+}
+
+/// The guest's disk at the target, of which some blocks have changed lately.
+struct Disk {
+    shelf: Box<dyn Shelf>,
+    blocks: Vec<Page>,
+}
+
+impl Shelf for Disk {
+    fn slots(&self) -> u32 {
+        self.shelf.slots()
+    }
+
+    fn put(&mut self, slot: u32, page: &Page) {
+        self.shelf.put(slot, page);
+    }
+
+    fn get(&mut self, slot: u32, page: &mut Page) -> Result<(), SlotLost> {
+        self.shelf.get(slot, page)
+    }
+
+    fn blocks(&self) -> u32 {
+        u32::try_from(self.blocks.len()).unwrap()
+    }
+
+    fn block(&mut self, block: u32, page: &mut Page) -> Result<(), SlotLost> {
+        *page = self.blocks[block as usize];
+        Ok(())
+    }
+}
+
+/// What the source knows of it.
+struct Digests(BTreeMap<PageDigest, u32>);
+
+impl Blocks for Digests {
+    fn find(&mut self, digest: PageDigest) -> Option<u32> {
+        self.0.get(&digest).copied()
     }
 }
 
@@ -124,9 +163,13 @@ impl Journey {
         }
         let dice = Dice(weather.seed ^ 77);
         let shelf = LossyShelf { shelf, dice, loss_percent: weather.loss_percent };
+        Self::of(sender, Box::new(shelf))
+    }
+
+    fn of(sender: Sender, shelf: Box<dyn Shelf>) -> Self {
         Self {
             sender,
-            receiver: Receiver::new(Box::new(shelf)),
+            receiver: Receiver::new(shelf),
             to_target: VecDeque::new(),
             to_source: VecDeque::new(),
             target_reader: FrameReader::default(),
@@ -332,6 +375,39 @@ fn a_delta_is_made_against_what_the_target_has() {
             assert!(check(&stream, &weather, &[]).delta_pages > 2, "{weather:?}");
         }
     }
+}
+
+/// What lies on the guest's disk does not travel; a block that has changed since costs a question,
+/// many of them end the asking, and neither costs a byte of the stream.
+#[test]
+fn what_lies_on_the_disk_does_not_travel() {
+    let blocks: Vec<Page> = (0..1000).map(page).collect();
+    let mut stream = Qemu::new().ram(&[(b"pc.ram", 1000 * 4096)]).end_section().part();
+    for (index, block) in blocks.iter().enumerate() {
+        stream = stream.named_page(b"pc.ram", (index * PAGE_BYTES) as u64, block);
+    }
+    let stream = stream.end_section().0;
+    let weather = Weather { cuts_permille: 5, ..Weather::fair(Format::Qemu) };
+    let journey = |changed: usize| {
+        let fresh = Journey::new(&weather, &[]);
+        let (mut sender, mut disk) = (fresh.sender, blocks.clone());
+        let known = blocks.iter().zip(0..).map(|(page, block)| (PageDigest::of(page), block));
+        sender.hold_blocks(Box::new(Digests(known.collect())));
+        disk.iter_mut().step_by(1000 / changed.max(1)).take(changed).for_each(|b| b[0] ^= 1);
+        let shelf = Box::new(Disk { shelf: Box::new(MemoryShelf::new(4000)), blocks: disk });
+        let mut journey = Journey::of(sender, shelf);
+        let counts = journey.run(&stream, &weather).unwrap();
+        assert!(journey.rebuilt == stream, "{changed} changed");
+        counts
+    };
+    let counts = journey(0);
+    assert_eq!((counts.block_pages, counts.new_pages), (1000, 0));
+    assert!(counts.plain_bytes < 40_000, "{counts:?}");
+    let counts = journey(5);
+    assert_eq!((counts.block_pages, counts.new_pages), (1000, 0));
+    assert!(counts.repeat_bytes > 5 * 4096, "{counts:?}");
+    let counts = journey(500);
+    assert!(counts.block_pages < 1000 && counts.new_pages > 0, "{counts:?}");
 }
 
 /// A window that becomes smaller than what an open batch holds closes it, or nothing would.

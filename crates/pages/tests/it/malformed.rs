@@ -305,6 +305,21 @@ fn slot_faults() -> Vec<BatchCase> {
             8192,
         ),
         (
+            "a block where there is no disk",
+            BatchError::NoSuchBlock { blocks: 0 },
+            record(8, &[&[0], &[0; 8]]),
+            b"",
+            4096,
+        ),
+        (
+            "a block of 2^63",
+            BatchError::NoSuchBlock { blocks: 0 },
+            record(8, &[&LONG, &[0; 8]]),
+            b"",
+            4096,
+        ),
+        ("a block without digest", BatchError::CutOff, vec![8, 0, 1, 2], b"", 4096),
+        (
             "a page kept outside",
             BatchError::NoSuchSlot { slots: 10 },
             vec![0x24, 1, 20],

@@ -15,7 +15,8 @@ use std::time::Instant;
 use tokio::net::UnixStream;
 use whimbrel_model::id::HostId;
 use whimbrel_model::problem::chain;
-use whimbrel_page_store::{Folder, Held, HeldParts};
+use whimbrel_page_store::blocks::{BlockIndex, DiskShelf, Disks};
+use whimbrel_page_store::{Folder, Held, HeldParts, StoreError};
 use whimbrel_pages::codec::Codec;
 use whimbrel_pages::image::{ImageId, ImageKey, ManifestName};
 use whimbrel_pages::receiver::Receiver;
@@ -45,6 +46,8 @@ pub(in super::super) struct Known {
     held: Option<(Held, Option<HeldParts>)>,
     /// The image that is going to be kept here. Its key never touches this host's disks.
     kept: Option<(ImageId, ImageKey)>,
+    /// What lies on the guest's disks, and how many blocks they have.
+    blocks: Option<(BlockIndex, u32)>,
 }
 
 impl Known {
@@ -53,6 +56,7 @@ impl Known {
         Self {
             held: load_held(pages, config.peer).await,
             kept: pages.image_bytes_max.map(|_| (id, ImageKey::new(rand::random()))),
+            blocks: load_blocks(pages).await,
         }
     }
 
@@ -88,6 +92,9 @@ impl Known {
             if let Some(parts) = parts {
                 sender.hold_parts(Box::new(parts));
             }
+        }
+        if let Some((index, _)) = self.blocks.filter(|(_, blocks)| *blocks == shelf.blocks) {
+            sender.hold_blocks(Box::new(index));
         }
         let begin = Begin {
             engine,
@@ -139,7 +146,7 @@ pub(in super::super) fn target(
 /// Returns what the source is told of the shelf.
 pub(in super::super) fn describe(shelf: &dyn PageShelf) -> Frame {
     let slots = shelf.slots();
-    Frame::Shelf(Shelf { slots, is_image_held: slots > SPARE_SLOTS })
+    Frame::Shelf(Shelf { slots, is_image_held: slots > SPARE_SLOTS, blocks: shelf.blocks() })
 }
 
 /// Returns what is known of an image that the peer keeps.
@@ -161,11 +168,42 @@ async fn load_held(pages: &Pages, peer: HostId) -> Option<(Held, Option<HeldPart
     }
 }
 
-/// Opens the image that the peer knows; without one there are the slots in memory.
+/// Opens the index of the guest's disks, if there is one.
+async fn load_blocks(pages: &Pages) -> Option<(BlockIndex, u32)> {
+    let disks = pages.disks.clone()?;
+    let loading = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
+        let opened = Disks::open(&disks.paths)?;
+        let index = BlockIndex::open(&disks.index, &opened)?;
+        Ok(index.map(|index| (index, opened.blocks())))
+    });
+    match loading.await.expect("a panic ends the process") {
+        Ok(blocks) => blocks,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "what lies on the guest's disks travels, too");
+            None
+        }
+    }
+}
+
+/// Opens what there is here of the guest: the image that the peer knows, and its disks.
 pub(in super::super) async fn open_shelf(
     pages: &Pages,
     known: Option<(ManifestName, ImageKey)>,
 ) -> Box<dyn PageShelf> {
+    let shelf = open_image(pages, known).await;
+    let Some(paths) = pages.disks.clone().map(|disks| disks.paths) else { return shelf };
+    let opening = tokio::task::spawn_blocking(move || Disks::open(&paths));
+    match opening.await.expect("a panic ends the process") {
+        Ok(disks) => Box::new(DiskShelf::new(shelf, disks)),
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "what lies on the guest's disks is sent, too");
+            shelf
+        }
+    }
+}
+
+/// Opens the image that the peer knows; without one there are the slots in memory.
+async fn open_image(pages: &Pages, known: Option<(ManifestName, ImageKey)>) -> Box<dyn PageShelf> {
     let none = || Box::new(MemoryShelf::new(SPARE_SLOTS));
     let Some((name, key)) = known.filter(|_| pages.is_reused) else { return none() };
     let folder = Folder::open(pages.folder.clone());

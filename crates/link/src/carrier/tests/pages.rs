@@ -6,6 +6,8 @@
 use super::*;
 use crate::carrier::pages::keeper::Moved;
 use whimbrel_model::id::{GuestName, HostName};
+use whimbrel_page_store::blocks;
+use whimbrel_pages::split::{Piece, QemuSplit, Split as _};
 
 fn recorded() -> Vec<u8> {
     let recorded = include_bytes!("../../../../pages/tests/data/qemu-7.2-pc.qevm.zst");
@@ -216,5 +218,53 @@ async fn nothing_is_kept_of_a_guest_that_stayed() {
         let folder = hosts.home.path().join(name).join("pages");
         let left = std::fs::read_dir(folder).map_or(0, Iterator::count);
         assert_eq!(left, 0, "{name}");
+    }
+}
+
+/// What lies on the guest's disk travels as a reference; where the disk has changed, or is another
+/// one, or nobody has made an index, the pages travel.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_on_the_disk_does_not_travel() {
+    let mut disk = Vec::new();
+    QemuSplit::default().push(&recorded(), &mut |piece| {
+        if let Piece::Page { page, .. } = piece {
+            disk.extend_from_slice(page);
+        }
+    });
+    for case in ["same", "changed", "shorter", "no index"] {
+        let hosts = Hosts::new();
+        let [alpha, beta] = hosts.names.map(|name| hosts.home.path().join(name).join("disk"));
+        std::fs::write(&alpha, &disk).unwrap();
+        std::fs::write(&beta, &disk).unwrap();
+        match case {
+            "changed" => flip(&beta, (0..disk.len() as u64).step_by(60_000)),
+            "shorter" => std::fs::write(&beta, &disk[4096..]).unwrap(),
+            _ => {}
+        }
+        let index = hosts.home.path().join("alpha/index");
+        if case != "no index" {
+            let disks = blocks::Disks::open(&[alpha]).unwrap();
+            assert!(blocks::make(&index, &disks, |_| {}).unwrap() > 50);
+        }
+        let pair = Pair::on_way(&hosts, 1, None, |folder| {
+            let disks = Disks { paths: vec![folder.join("disk")], index: folder.join("index") };
+            Way::Pages(Pages {
+                folder: folder.join("pages"),
+                image_bytes_max: None,
+                is_reused: true,
+                link_bytes_per_s: None,
+                disks: Some(disks),
+            })
+        })
+        .await;
+        let (source, target) = bring_only(&pair, recorded()).await;
+        assert_eq!((source.problem, target.problem), (None, None), "{case}");
+        let pages = source.channels[0].pages.unwrap();
+        match case {
+            "same" => assert!(pages.block_pages > 50 && pages.new_pages == 0, "{pages:?}"),
+            "changed" => assert!(pages.block_pages > 50 && pages.repeat_bytes > 4096, "{pages:?}"),
+            _ => assert!(pages.block_pages == 0 && pages.new_pages > 50, "{case}: {pages:?}"),
+        }
+        end(&pair, &hosts).await;
     }
 }
