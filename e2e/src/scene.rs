@@ -22,6 +22,8 @@ allow_bridges = ["br0"]
 "#;
 /// How long something may take that is expected to happen at once, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
+/// How long a host may take to read the disks of a guest, slowly.
+const READ: Duration = Duration::from_secs(120);
 
 /// Two hosts, a client and the image of the test guest.
 pub struct Scene {
@@ -163,6 +165,13 @@ impl Cast {
         self
     }
 
+    /// Further words for the witness.
+    pub fn with_words(mut self, words: &str) -> Cast {
+        self.words.push(' ');
+        self.words.push_str(words);
+        self
+    }
+
     pub fn with_keys(mut self, keys: &str) -> Cast {
         self.keys.push_str(keys);
         self.keys.push('\n');
@@ -263,6 +272,16 @@ pub fn lives_only_on(home: &Host, other: &Host, guest: &str, wanted: &str) -> Re
         Ok(state(other, guest)?.is_none() && engines(other, guest)?.is_empty())
     })
     .with_context(|| console_of(other, guest))
+}
+
+/// Waits until a host knows what lies on the disks of a guest that runs there.
+pub fn await_disks_known(host: &Host) -> Result<()> {
+    until(&format!("{} knows what lies on disks", host.name), READ, || {
+        Ok(host.place.run(|| -> std::io::Result<bool> {
+            let mut guests = std::fs::read_dir("/var/lib/whimbrel/guests")?;
+            Ok(guests.any(|guest| guest.is_ok_and(|guest| guest.path().join("blocks").exists())))
+        })?)
+    })
 }
 
 /// Returns the process ids of engines that run a guest on a host.

@@ -113,6 +113,7 @@ pub const STORIES: &[Story] = stories! {
         the_target_daemon_dies_with_the_link,
         what_was_kept_is_damaged,
         no_room_to_keep,
+        what_lies_on_the_disk,
     }
     log {
         both_hosts_tell_one_story,

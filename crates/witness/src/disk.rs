@@ -45,6 +45,11 @@ pub(crate) fn start(interval: Duration, userland: Option<&str>, state: &'static 
     }
 }
 
+/// Reads a disk as any program would, and so into the page cache.
+pub(crate) fn read_whole(name: &str) -> io::Result<u64> {
+    io::copy(&mut File::open(Path::new("/dev").join(name))?, &mut io::sink())
+}
+
 fn is_read_only(name: &str) -> bool {
     let flag = std::fs::read_to_string(format!("/sys/block/{name}/ro"));
     flag.is_ok_and(|flag| flag.trim() == "1")

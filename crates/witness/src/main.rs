@@ -87,6 +87,11 @@ fn witness(parameters: &Parameters) {
             None
         }
     });
+    if let Some(disk) = &parameters.cached
+        && let Err(error) = disk::read_whole(disk)
+    {
+        state.report(&format!("{disk} cannot be read: {error}"));
+    }
     let service = Service { state, verify, userland };
     machine::obey_power_button();
     if let Err(error) = start_network(parameters, &service) {

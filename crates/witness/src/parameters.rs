@@ -25,6 +25,8 @@ pub(crate) struct Parameters {
     pub(crate) heartbeat_s: u64,
     /// The disk with a userland on it (`vdc`), which is not counted on.
     pub(crate) userland: Option<String>,
+    /// A disk that is read once, so that it fills the page cache.
+    pub(crate) cached: Option<String>,
     pub(crate) complaints: Vec<String>,
 }
 
@@ -49,6 +51,7 @@ impl Default for Parameters {
             disk_interval_ms: 100,
             heartbeat_s: 5,
             userland: None,
+            cached: None,
             complaints: Vec::new(),
         }
     }
@@ -80,6 +83,7 @@ impl Parameters {
             "port" => self.port = value.parse().ok()?,
             "disk_ms" => self.disk_interval_ms = value.parse().ok().filter(|ms| *ms > 0)?,
             "userland" => self.userland = Some(parse_disk(value)?),
+            "cached" => self.cached = Some(parse_disk(value)?),
             "heartbeat" => self.heartbeat_s = value.parse().ok().filter(|s| *s > 0)?,
             _ => return None,
         }
@@ -119,7 +123,7 @@ mod tests {
         let parameters = Parameters::parse(
             "console=ttyS0 witness.ip=10.77.0.50/24 witness.memory=64 witness.fill=random \
              witness.dirty=sparse:8:16 witness.seed=7 witness.port=9 witness.disk_ms=5 \
-             witness.heartbeat=1 witness.userland=vdc quiet",
+             witness.heartbeat=1 witness.userland=vdc witness.cached=vdb quiet",
         );
         let expected = Parameters {
             address: Some((Ipv4Addr::new(10, 77, 0, 50), 24)),
@@ -131,6 +135,7 @@ mod tests {
             disk_interval_ms: 5,
             heartbeat_s: 1,
             userland: Some("vdc".to_owned()),
+            cached: Some("vdb".to_owned()),
             complaints: Vec::new(),
         };
         assert_eq!(parameters, expected);

@@ -7,13 +7,17 @@
 use super::migrate::move_and_check;
 use crate::carriers::peak_kib;
 use crate::lab::{Host, finish};
-use crate::scene::{Cast, SOON, Scene, engines, json, lives_only_on, report, until};
+use crate::scene::{
+    Cast, SOON, Scene, await_disks_known, engines, json, lives_only_on, report, until,
+};
 use crate::setting::Setting;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
@@ -169,6 +173,46 @@ pub(super) fn no_room_to_keep(setting: &Setting) -> Result<()> {
         Ok(is_empty && list["unfinished_bytes"] == 0)
     })?;
     move_and_check(&witness, beta, alpha, &PAGES)?;
+    Ok(())
+}
+
+/// What the guest has read from its disk does not travel: the target reads it there. What lies
+/// elsewhere on the disk by then travels, and every page is right.
+pub(super) fn what_lies_on_the_disk(setting: &Setting) -> Result<()> {
+    const READ: &str = "[pages]\nread_disks = true\n";
+    let (lab, image) = setting.lab()?;
+    let scene = Scene::configured(lab, image, [READ, READ])?;
+    scene.pair()?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    let cast = Cast::web1().with_words("witness.cached=vda");
+    let file = scene.guest_file(&cast)?;
+    noise(&scene.lab.shared.join("web1-root.img"), DISK_BYTES)?;
+    alpha.whimbrel(&["create", &file])?.ok()?;
+    let witness = scene.witness(&cast);
+    witness.wait()?;
+    for (source, target) in [(alpha, beta), (beta, alpha)] {
+        await_disks_known(source)?;
+        source.whimbrel(&["pages", "drop", "--all"])?.ok()?;
+        target.whimbrel(&["pages", "drop", "--all"])?.ok()?;
+        let report = move_and_check(&witness, source, target, &PAGES)?;
+        let pages = report["pages"]["disk_count"].as_u64().context("no pages in a report")?;
+        println!("{pages} pages were read from the disk, {} bytes sent", report["wire_bytes"]);
+        ensure!(
+            pages * 4096 > DISK_BYTES as u64 * 3 / 4,
+            "what lies on the disk travelled: {report}"
+        );
+    }
+    Ok(())
+}
+
+const DISK_BYTES: usize = 12 << 20;
+
+/// Fills the end of a disk, behind what the witness counts on, with what nobody can compress.
+fn noise(path: &Path, bytes: usize) -> Result<()> {
+    let mut noise = vec![0; bytes];
+    fs::File::open("/dev/urandom")?.read_exact(&mut noise)?;
+    let disk = fs::File::options().write(true).open(path)?;
+    disk.write_all_at(&noise, disk.metadata()?.len() - bytes as u64)?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use super::super::ways::Way;
 use super::{Moved, Program};
 use crate::carriers::peak_kib;
 use crate::lab::{Host, TooLong, finish};
-use crate::scene::{Scene, await_state, lives_only_on, report};
+use crate::scene::{Scene, await_disks_known, await_state, lives_only_on, report};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -49,7 +49,8 @@ impl Program for Ours<'_> {
 
     fn forget(&mut self) -> Result<()> {
         let dropped = ["pages", "drop", "--all"];
-        self.hosts().iter().try_for_each(|host| host.whimbrel(&dropped)?.ok().map(drop))
+        self.hosts().iter().try_for_each(|host| host.whimbrel(&dropped)?.ok().map(drop))?;
+        await_disks_known(self.hosts()[0])
     }
 
     fn migrate(&mut self, way: Way, patience: Duration) -> Result<Moved> {
