@@ -12,8 +12,8 @@ use whimbrel_pages::frame::{Batch, Frame, FrameReader};
 use whimbrel_pages::image::{ImageId, ImageKey, Manifest, Seal};
 use whimbrel_pages::receiver::Receiver;
 use whimbrel_pages::sender::{Sender, SenderConfig};
-use whimbrel_pages::shelf::{MemoryShelf, Shelf};
-use whimbrel_pages::split::{PAGE_BYTES, Piece, QemuSplit, Split, XenSplit};
+use whimbrel_pages::shelf::{MemoryShelf, Shelf, SlotLost};
+use whimbrel_pages::split::{PAGE_BYTES, Page, Piece, QemuSplit, Split, XenSplit};
 
 /// A target and its name, which is also that of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
@@ -217,7 +217,33 @@ fn receiver() -> Receiver {
     for slot in 0..6 {
         shelf.put(slot, &[slot as u8; PAGE_BYTES]);
     }
-    Receiver::new(Box::new(shelf))
+    Receiver::new(Box::new(BesideDisk(shelf)))
+}
+
+/// A shelf beside a small disk, of which one block cannot be read.
+struct BesideDisk(MemoryShelf);
+
+impl Shelf for BesideDisk {
+    fn slots(&self) -> u32 {
+        self.0.slots()
+    }
+
+    fn put(&mut self, slot: u32, page: &Page) {
+        self.0.put(slot, page);
+    }
+
+    fn get(&mut self, slot: u32, page: &mut Page) -> Result<(), SlotLost> {
+        self.0.get(slot, page)
+    }
+
+    fn blocks(&self) -> u32 {
+        5
+    }
+
+    fn block(&mut self, block: u32, page: &mut Page) -> Result<(), SlotLost> {
+        page.fill(block as u8);
+        if block == 3 { Err(SlotLost) } else { Ok(()) }
+    }
 }
 
 /// The checksum of a frame, bit by bit: nobody is in a hurry here.

@@ -40,6 +40,8 @@ const fn need(
 
 const BIOS: &str = "/usr/lib/grub/i386-pc/boot.img";
 const EFI: &str = "/usr/lib/grub/x86_64-efi/moddep.lst";
+const LIBVIRT: &str = "/etc/libvirt/qemu.conf";
+const LIBVIRT_INIT: &str = "/etc/init.d/libvirtd";
 const NFS_FILES: &str = "/usr/lib/x86_64-linux-gnu/ganesha/libfsalvfs.so";
 const NFS_DISKS: &str = "/usr/lib/x86_64-linux-gnu/qemu/block-nfs.so";
 const OVMF: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -59,7 +61,8 @@ const NEEDS: &[Need] = &[
     need(Purpose::Stories, "ganesha.nfsd", "nfs-ganesha", "serves disks over NFS"),
     need(Purpose::Stories, NFS_FILES, "nfs-ganesha-vfs", "serves them from a directory"),
     need(Purpose::Stories, NFS_DISKS, "qemu-block-extra", "lets QEMU read disks over NFS"),
-    need(Purpose::Bench, "libvirtd", "libvirt-daemon-system", "is what we are compared with"),
+    need(Purpose::Bench, LIBVIRT, "libvirt-daemon-system", "is what we are compared with"),
+    need(Purpose::Bench, LIBVIRT_INIT, "libvirt-daemon-system-sysv", "leaves systemd as it is"),
     need(Purpose::Bench, "mmdebstrap", "mmdebstrap", "makes a Debian that guests run"),
     need(Purpose::Bench, "mkfs.ext4", "e2fsprogs", "makes the disk it lies on"),
     need(Purpose::Bench, "losetup", "mount", "makes block devices for what we are compared with"),
