@@ -51,7 +51,7 @@ const READ_BYTES: usize = 1 << 20;
 const RUN_READ_ENTRIES: usize = 512;
 
 /// Entries from one fence to the next, which are read for one look.
-const FENCE_ENTRIES: u64 = 256;
+const FENCE_ENTRIES: usize = 256;
 
 /// The most a process can be nice.
 const NICE_MAX: i32 = 19;
@@ -208,7 +208,7 @@ impl BlockIndex {
         }
         let entries = (bytes - from) / ENTRY_BYTES as u64;
         let mut index = Self { file, from, entries, fences: Vec::new() };
-        for number in (0..entries).step_by(usize::try_from(FENCE_ENTRIES).expect("it is small")) {
+        for number in (0..entries).step_by(FENCE_ENTRIES) {
             let mut one = [0; ENTRY_BYTES];
             index.read(number, &mut one).map_err(failed)?;
             index.fences.push(entry(&one).0);
@@ -230,9 +230,9 @@ impl Blocks for BlockIndex {
     fn find(&mut self, digest: PageDigest) -> Option<u32> {
         let wanted = prefix(digest);
         let fence = self.fences.partition_point(|&fence| fence <= wanted).checked_sub(1)?;
-        let first = fence as u64 * FENCE_ENTRIES;
-        let count = usize::try_from(FENCE_ENTRIES.min(self.entries - first)).ok()?;
-        let mut buffer = [0; FENCE_ENTRIES as usize * ENTRY_BYTES];
+        let first = (fence * FENCE_ENTRIES) as u64;
+        let count = usize::try_from(self.entries - first).ok()?.min(FENCE_ENTRIES);
+        let mut buffer = [0; FENCE_ENTRIES * ENTRY_BYTES];
         let bytes = &mut buffer[..count * ENTRY_BYTES];
         self.read(first, bytes).ok()?;
         let (entries, _) = bytes.as_chunks::<ENTRY_BYTES>();
