@@ -14,6 +14,7 @@ mod log;
 mod migrate;
 mod moves;
 mod pages;
+mod plan;
 mod recover;
 mod refusals;
 mod storage;
@@ -131,6 +132,15 @@ pub const STORIES: &[Story] = stories! {
         hosts_that_are_not_paired,
         a_processor_that_lacks_something,
         files_with_mistakes,
+    }
+    plan {
+        made_in_two_seconds,
+        two_bridges_that_are_not_one_network,
+        an_engine_that_does_not_start,
+        a_disk_that_cannot_grow,
+        others_make_room,
+        a_baseline_fits_both,
+        a_doctor_s_visit,
     }
     storage { a_disk_by_nfs_url, damaged_records }
     store { kept_within_bounds, gone_with_its_guest }

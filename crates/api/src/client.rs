@@ -16,8 +16,8 @@ use crate::guest::{
     CreateGuest, Created, EditGuest, GuestDetail, GuestList, GuestSummary, StopGuest,
 };
 use crate::host::{
-    HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded, Relocation,
-    SetRelocation,
+    Baseline, HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded,
+    Relocation, SetRelocation,
 };
 use crate::limits::{RESPONSE_BYTES_MAX, STOP_TIMEOUT_MS_DEFAULT};
 use crate::log::{LogPage, LogQuery};
@@ -230,6 +230,11 @@ impl Client {
     /// Returns this host and those paired with it.
     pub async fn hosts(&self) -> Result<PeerList, Problem> {
         self.get("/v1/hosts").await
+    }
+
+    /// Returns what fits this host and all that are paired with it.
+    pub async fn baseline(&self) -> Result<Baseline, Problem> {
+        self.get("/v1/baseline").await
     }
 
     /// Opens an invitation for another host.

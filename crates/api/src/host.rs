@@ -141,6 +141,34 @@ pub struct PeerList {
     pub hosts: Vec<Peer>,
 }
 
+/// The CPU model and the machine type that fit a set of hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Baseline {
+    /// The hosts that were compared: this one and those paired with it that answered.
+    pub hosts: Vec<String>,
+    /// The named CPU model that gives a guest the most and is whole on each; absent: there is none.
+    pub cpu_model: Option<String>,
+    /// The newest machine type that each knows; absent: there is none.
+    pub machine: Option<String>,
+    /// CPU features that a guest can be given on each.
+    pub features: Vec<String>,
+    /// What single hosts have beyond that.
+    pub beyond: Vec<Beyond>,
+    /// Why no guest fits all of them, where that is so.
+    pub differ: Option<String>,
+    /// Hosts that did not answer, and are not part of it.
+    pub hosts_silent: Vec<crate::guest::HostSilent>,
+}
+
+/// What one host has beyond others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Beyond {
+    /// The host.
+    pub host: String,
+    /// CPU features that some other host of the set lacks.
+    pub features: Vec<String>,
+}
+
 /// Opens an invitation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InviteRequest {

@@ -31,6 +31,9 @@ pub struct MigrateRequest {
     /// Whether to converge, stay so, and cut over only when told to.
     #[serde(default)]
     pub is_held: bool,
+    /// Whether to send no frames on the guest's bridges to see whether they reach the target.
+    #[serde(default)]
+    pub is_unprobed: bool,
     /// `tunnel` or `pages`. Absent: the planner chooses.
     pub carrier: Option<String>,
     /// How many data channels. Absent: the planner chooses.

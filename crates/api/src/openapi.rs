@@ -12,8 +12,8 @@ use crate::guest::{
     CreateGuest, Created, EditGuest, GuestDetail, GuestList, GuestQuery, GuestSummary, StopGuest,
 };
 use crate::host::{
-    HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded, Relocation,
-    SetRelocation,
+    Baseline, HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded,
+    Relocation, SetRelocation,
 };
 use crate::log::{LogPage, LogQuery};
 use crate::migration::{MigrateRequest, Migration, MigrationList, Report, ReportList, ReportQuery};
@@ -58,6 +58,8 @@ fn table() -> Vec<Entry> {
             .takes::<SetRelocation>()
             .answers::<Relocation>(),
         op(Get, "/v1/hosts", "This host and those paired with it").answers::<PeerList>(),
+        op(Get, "/v1/baseline", "The CPU model and machine type that fit all these hosts")
+            .answers::<Baseline>(),
         op(Post, "/v1/hosts", "Pair with the host whose invitation this is")
             .takes::<JoinRequest>()
             .answers::<Peer>(),

@@ -17,6 +17,9 @@ pub struct PlanRequest {
     /// Whether to start the target engine, paused, as the best proof, and end it again.
     #[serde(default)]
     pub is_proved: bool,
+    /// Whether to send no frames on the guest's bridges to see whether they reach the target.
+    #[serde(default)]
+    pub is_unprobed: bool,
 }
 
 /// What a migration would meet and cost.

@@ -27,7 +27,8 @@ use whimbrel_api::guest::{
     CreateGuest, Created, EditGuest, GuestDetail, GuestList, GuestRef, GuestSummary, StopGuest,
 };
 use whimbrel_api::host::{
-    HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded, Relocation,
+    Baseline, HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded,
+    Relocation,
 };
 use whimbrel_api::log::{LogPage, LogQuery};
 use whimbrel_api::migration::{MigrateRequest, Migration, MigrationList, Report, ReportList};
@@ -217,6 +218,10 @@ impl Backend for Front {
 
     async fn hosts(&self, _: Caller) -> Result<PeerList, Problem> {
         hosts::list(&self.0).await
+    }
+
+    async fn baseline(&self, _: Caller) -> Result<Baseline, Problem> {
+        crate::peers_view::baseline(&self.0).await
     }
 
     async fn invite(&self, caller: Caller, request: InviteRequest) -> Result<Invitation, Problem> {

@@ -46,6 +46,8 @@ pub(crate) struct Daemon {
     engine_user: Option<RunAs>,
     pub(crate) network: Network,
     pub(crate) memory: Memory,
+    /// Held while an engine is started for a proof.
+    pub(crate) proving: tokio::sync::Mutex<()>,
     pub(crate) pages: PageStore,
     pub(crate) guests: Registry,
     pub(crate) peers: Arc<Peers>,
@@ -118,6 +120,7 @@ impl Daemon {
             engine: stoppable(Arc::new(engine)),
             network: Network::open().map_err(|error| Problem::of(&error))?,
             memory: Memory::new(config.host_min_memory),
+            proving: tokio::sync::Mutex::default(),
             pages: PageStore::new(layout.pages()),
             config: Mutex::new(Arc::new(config)),
             guests: Registry::default(),

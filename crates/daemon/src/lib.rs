@@ -12,6 +12,7 @@
 mod faults;
 
 mod backend;
+mod balloon;
 mod blocks;
 mod checks;
 pub mod console;

@@ -10,16 +10,20 @@
 use crate::guests::{GuestError, Papers};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use tokio::sync::Notify;
 use whimbrel_api::Problem;
 use whimbrel_host::machine;
 use whimbrel_model::facts::MemoryFacts;
 use whimbrel_model::id::GuestId;
+use whimbrel_model::plan::memory::engine_overhead;
 use whimbrel_model::units::Bytes;
 
 /// The memory of this host, as guests are let in.
 #[derive(Debug)]
 pub(crate) struct Memory {
     state: Mutex<State>,
+    /// Rung when there may be more room than before.
+    pub(crate) has_room: Notify,
 }
 
 #[derive(Debug)]
@@ -27,11 +31,14 @@ struct State {
     /// What the host keeps for itself.
     kept: Bytes,
     promised: BTreeMap<GuestId, Bytes>,
+    /// Guests that gave memory back for others, and what their balloons aim at.
+    squeezed: BTreeMap<GuestId, Bytes>,
 }
 
 impl Memory {
     pub(crate) fn new(kept: Bytes) -> Self {
-        Self { state: Mutex::new(State { kept, promised: BTreeMap::new() }) }
+        let state = State { kept, promised: BTreeMap::new(), squeezed: BTreeMap::new() };
+        Self { state: Mutex::new(state), has_room: Notify::new() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -50,10 +57,12 @@ impl Memory {
 
     /// Promises memory to a guest that is about to start or to arrive, if there is enough.
     pub(crate) fn promise(&self, papers: &Papers) -> Result<(), Problem> {
+        // What was promised to it before, it is not to find room beside.
+        self.state().promised.remove(&papers.id);
         let facts = self.facts();
-        let needed = papers.guest.memory.size;
+        let needed = needed(papers);
         let free = Bytes(facts.free.0.saturating_sub(facts.promised.0));
-        if free.0 < needed.0 + facts.host_min_memory.0 {
+        if free < needed.saturating_add(facts.host_min_memory) {
             return Err(GuestError::NoMemory {
                 guest: papers.guest.name.to_string(),
                 needed,
@@ -69,10 +78,43 @@ impl Memory {
     /// The guest has what it was promised, or does not come.
     pub(crate) fn release(&self, guest: GuestId) {
         self.state().promised.remove(&guest);
+        self.has_room.notify_one();
+    }
+
+    /// Promises memory to a guest that others make room for, and returns how much is missing.
+    pub(crate) fn claim(&self, papers: &Papers) -> Bytes {
+        self.state().promised.insert(papers.id, needed(papers));
+        let facts = self.facts();
+        let wanted = facts.promised.saturating_add(facts.host_min_memory);
+        wanted.saturating_sub(facts.free)
+    }
+
+    /// Returns what is neither used nor spoken for.
+    pub(crate) fn room(&self) -> Bytes {
+        let facts = self.facts();
+        facts.free.saturating_sub(facts.promised).saturating_sub(facts.host_min_memory)
+    }
+
+    /// What a guest's balloon aims at; none: it has all that its file gives it.
+    pub(crate) fn note_squeezed(&self, guest: GuestId, target: Option<Bytes>) {
+        match target {
+            Some(target) => self.state().squeezed.insert(guest, target),
+            None => self.state().squeezed.remove(&guest),
+        };
+    }
+
+    pub(crate) fn squeezed(&self) -> BTreeMap<GuestId, Bytes> {
+        self.state().squeezed.clone()
     }
 
     /// How many guests are promised memory: those on their way here.
     pub(crate) fn promised_count(&self) -> u32 {
         u32::try_from(self.state().promised.len()).unwrap_or(u32::MAX)
     }
+}
+
+/// What a guest takes: its own memory, and what its engine needs beside it.
+fn needed(papers: &Papers) -> Bytes {
+    let size = papers.guest.memory.size;
+    size.saturating_add(engine_overhead(size))
 }

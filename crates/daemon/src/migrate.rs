@@ -22,6 +22,7 @@ mod bargain;
 mod carrier;
 mod effects;
 mod plan;
+mod prove;
 mod report;
 mod source;
 mod target;
@@ -30,7 +31,10 @@ mod wire;
 
 pub(crate) use bargain::bargain_for;
 pub(crate) use carrier::Wish;
-pub(crate) use plan::{answer_facts, finding, forecast, make_plan, read_host_facts};
+pub(crate) use plan::{
+    Asked, answer_facts, finding, forecast, host_facts, make_plan, read_host_facts,
+};
+pub(crate) use prove::end_forgotten as end_forgotten_proofs;
 pub(crate) use report::{Progressing, report_for};
 pub(crate) use watch::Figures;
 pub(crate) use wire::{Call, Wire};
@@ -71,6 +75,8 @@ pub(crate) struct MoveOrder {
     pub(crate) bargain: Bargain,
     /// Converge, and cut over only when told to.
     pub(crate) is_held: bool,
+    /// No frames are sent on the guest's bridges.
+    pub(crate) is_unprobed: bool,
     pub(crate) wish: Wish,
 }
 

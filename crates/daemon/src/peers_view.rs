@@ -19,6 +19,7 @@ use std::time::Duration;
 use whimbrel_api::Problem;
 use whimbrel_api::console::ConsoleQuery;
 use whimbrel_api::guest::{Fit, GuestList, GuestRef, GuestSummary, HostSilent};
+use whimbrel_api::host::{Baseline, Beyond};
 use whimbrel_api::log::{LogLine, LogPage};
 use whimbrel_handoff::ownership::Answer;
 use whimbrel_link::wire;
@@ -138,6 +139,7 @@ pub(crate) async fn fits(daemon: &Daemon, papers: &Papers) -> Vec<Fit> {
     let query = wire::FactsQuery {
         definition: row.definition,
         passport: row.passport.unwrap_or_default().into_bytes(),
+        ..wire::FactsQuery::default()
     };
     let answers = ask_all(daemon, |host| {
         let query = query.clone();
@@ -156,6 +158,48 @@ pub(crate) async fn fits(daemon: &Daemon, papers: &Papers) -> Vec<Fit> {
         Fit { host, is_fit: reason.is_none(), reason }
     };
     answers.await.into_iter().map(fit).collect()
+}
+
+/// What fits this host and every paired one that answers.
+pub(crate) async fn baseline(daemon: &Daemon) -> Result<Baseline, Problem> {
+    let mut hosts = vec![crate::migrate::host_facts(daemon, None).await?];
+    let answers = ask_all(daemon, |host| async move {
+        let connection = daemon.peers.connect(host).await?;
+        let json = connection.facts(wire::FactsQuery::default()).await;
+        crate::migrate::read_host_facts(&json.map_err(|error| error.problem())?)
+    });
+    let mut hosts_silent = Vec::new();
+    for (host, answer) in answers.await {
+        match answer {
+            Ok(facts) => hosts.push(facts),
+            Err(problem) => hosts_silent.push(silence(daemon, host, &problem)),
+        }
+    }
+    hosts[1..].sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
+    let found = whimbrel_model::plan::baseline::baseline(&hosts).ok_or_else(no_engine)?;
+    Ok(Baseline {
+        hosts: found.hosts.iter().map(ToString::to_string).collect(),
+        cpu_model: found.cpu_model,
+        machine: found.machine,
+        features: found.features,
+        beyond: found
+            .beyond
+            .into_iter()
+            .filter(|(_, features)| !features.is_empty())
+            .map(|(host, features)| Beyond { host: host.to_string(), features })
+            .collect(),
+        differ: found.differ,
+        hosts_silent,
+    })
+}
+
+fn no_engine() -> Problem {
+    Problem::new(
+        whimbrel_api::Kind::Refused,
+        "peer/no-engine",
+        "one of these hosts has no engine",
+        "`whimbrel doctor` on each of them says what is missing",
+    )
 }
 
 /// Says in words what a peer answered about who owns a guest.

@@ -4,11 +4,13 @@
 //! From nothing to a daemon that serves, and back. Guests are not touched by either.
 
 use crate::backend::Front;
+use crate::balloon;
 use crate::blocks;
 use crate::daemon::{ConfigFile, Daemon};
 use crate::error::StartError;
 use crate::guests::{GuestTask, Held, Papers};
 use crate::http::{self, BindError, Caller, Socket};
+use crate::migrate;
 use crate::neighbours;
 use crate::ownership::Ownership;
 use crate::pages;
@@ -81,12 +83,14 @@ async fn live(config: &ConfigFile) -> Result<(), Problem> {
     let (daemon, arrivals) = Daemon::start(config).await?;
     let daemon = Arc::new(daemon);
     daemon.set_new_boot(note_boot(&daemon).await?);
+    migrate::end_forgotten_proofs(&daemon).await?;
     take_up_guests(&daemon).await?;
     daemon.open_port().await?;
     tokio::spawn(serve::serve(daemon.clone(), arrivals));
     tokio::spawn(neighbours::watch(daemon.clone()));
     tokio::spawn(pages::watch(daemon.clone()));
     tokio::spawn(blocks::watch(daemon.clone()));
+    tokio::spawn(balloon::watch(daemon.clone()));
     let path = daemon.api_socket();
     let socket = bind(&daemon, &path).map_err(|error| Problem::of(&error))?;
     daemon.story.info(&About::default(), "the daemon has started");

@@ -219,6 +219,7 @@ fn default_facts() -> EngineFacts {
         machines: vec!["fake-1".to_owned()],
         machine_default: "fake-1".to_owned(),
         cpu_model: "Fake-v1".to_owned(),
+        cpu_models: vec!["Fake-v1".to_owned()],
         cpu_features: vec!["aes".to_owned(), "sse2".to_owned()],
         has_multifd: true,
         has_multifd_zstd: true,

@@ -183,6 +183,42 @@ impl Layout {
         GuestDir { path: self.guests().join(guest.to_string()) }
     }
 
+    /// Where engines are started for a proof, and ended again.
+    pub fn proofs(&self) -> PathBuf {
+        self.root.join("proofs")
+    }
+
+    /// The place of the engine that proves that a guest could come here.
+    pub fn proof(&self, guest: GuestId) -> PathBuf {
+        self.proofs().join(guest.to_string())
+    }
+
+    /// Creates the place of a proof's engine, for the user that the engine runs as.
+    pub fn create_proof(
+        &self,
+        guest: GuestId,
+        engine: Option<UserIds>,
+    ) -> Result<PathBuf, DirError> {
+        ensure_directory(&self.proofs(), 0o711)?;
+        let path = self.proof(guest);
+        make_directory(&path, 0o700)?;
+        give(&path, engine)?;
+        Ok(path)
+    }
+
+    /// Removes the place of a proof's engine that has ended.
+    pub fn remove_proof(&self, guest: GuestId) -> Result<(), DirError> {
+        remove(self.proof(guest))
+    }
+
+    /// Returns the guests whose proof's engine has a place here: left by a daemon that was killed.
+    pub fn proof_ids(&self) -> Result<Vec<GuestId>, DirError> {
+        if !self.proofs().exists() {
+            return Ok(Vec::new());
+        }
+        Ok(uuids_in(self.proofs())?.into_iter().map(GuestId).collect())
+    }
+
     /// Where the page store keeps what guests left.
     pub fn pages(&self) -> PathBuf {
         self.root.join("pages")
@@ -277,12 +313,7 @@ impl GuestDir {
         })?;
         let run = self.run();
         make_directory(&run, 0o700)?;
-        if let Some(UserIds { uid, gid }) = engine {
-            std::os::unix::fs::lchown(&run, Some(uid), Some(gid)).map_err(|source| {
-                DirError::Io { action: "give to the engine's user", path: run.clone(), source }
-            })?;
-        }
-        Ok(())
+        give(&run, engine)
     }
 
     /// Forgets the guest on this host, its ownership file last: a crash in between leaves a guest
@@ -316,6 +347,15 @@ fn uuids_in(path: PathBuf) -> Result<Vec<uuid::Uuid>, DirError> {
         found.extend(name.to_str().and_then(|name| name.parse::<uuid::Uuid>().ok()));
     }
     Ok(found)
+}
+
+fn give(path: &Path, engine: Option<UserIds>) -> Result<(), DirError> {
+    let Some(UserIds { uid, gid }) = engine else { return Ok(()) };
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|source| DirError::Io {
+        action: "give to the engine's user",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<(), DirError> {

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use whimbrel_model::facts::{
@@ -130,6 +130,8 @@ fn present(
         kind,
         size: Bytes(size),
         space: (kind == FileKind::File).then(|| free_space(&resolved)).flatten(),
+        grows: (kind == FileKind::File).then(|| growth(&resolved, &metadata)).flatten(),
+        is_direct: takes_direct(&resolved),
         inode: (kind == FileKind::File).then(|| metadata.ino()),
         file_system,
         mark,
@@ -155,6 +157,32 @@ fn free_space(path: &Path) -> Option<Bytes> {
     Some(Bytes(bytes))
 }
 
+/// Returns how much more an image takes of its file system once all of it was written: a raw one
+/// has holes, a qcow2 one says in its header how large the disk is.
+fn growth(path: &Path, metadata: &std::fs::Metadata) -> Option<Bytes> {
+    const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+    const QCOW2_SIZE_AT: usize = 24;
+    let mut header = Vec::new();
+    File::open(path).ok()?.take(32).read_to_end(&mut header).ok()?;
+    let whole = match header.split_at_checked(QCOW2_SIZE_AT) {
+        Some((start, size)) if start.starts_with(&QCOW2_MAGIC) => {
+            u64::from_be_bytes(size.try_into().ok()?)
+        }
+        _ => metadata.len(),
+    };
+    Some(Bytes(whole.saturating_sub(metadata.blocks().saturating_mul(512))))
+}
+
+/// Whether a file can be read past the page cache; None where it cannot be read at all.
+fn takes_direct(path: &Path) -> Option<bool> {
+    let flags = nix::libc::O_DIRECT | nix::libc::O_NONBLOCK;
+    match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(_) => Some(true),
+        Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Some(false),
+        Err(_) => None,
+    }
+}
+
 /// Looks at a disk that only the engine can open: whether its server is there at all.
 fn nfs_server(url: &str) -> DiskState {
     let rest = url.strip_prefix("nfs://").unwrap_or(url);
@@ -168,6 +196,8 @@ fn nfs_server(url: &str) -> DiskState {
         kind: FileKind::Nfs,
         size: Bytes(0),
         space: None,
+        grows: None,
+        is_direct: None,
         resolved: Path::new("/").join(path),
         file_system: FileSystem {
             kind: "nfs".to_owned(),

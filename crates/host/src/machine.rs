@@ -39,6 +39,17 @@ pub fn memory(kept: Bytes, promised: Bytes) -> MemoryFacts {
     }
 }
 
+/// Returns whether something (an NTP client) keeps the clock right; None: the kernel does not say.
+pub fn is_clock_kept() -> Option<bool> {
+    crate::sys::is_clock_kept().ok()
+}
+
+/// Returns how much of the host's memory a process takes just now.
+pub fn resident(pid: u32) -> Option<Bytes> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(meminfo(&text, "VmRSS"))
+}
+
 fn meminfo(text: &str, key: &str) -> Bytes {
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
@@ -124,6 +135,7 @@ mod tests {
         let text = "MemTotal:       24000000 kB\nMemAvailable:    1024 kB\n";
         assert_eq!(meminfo(text, "MemAvailable"), Bytes::mib(1));
         assert_eq!(meminfo(text, "MemFree"), Bytes(0));
+        assert!(resident(std::process::id()).unwrap() > Bytes(0));
         assert_eq!(cpu_time_ms("cpu  10 0 5 1000 7 1 2 0 0 0\ncpu0 1"), 180);
         assert!(memory(Bytes(0), Bytes(0)).total > Bytes::mib(64));
         assert!(cpu().count > 0);

@@ -9,6 +9,7 @@
 //! own, because a guest that arrives joins only when this host owns it.
 
 mod names;
+pub mod segment;
 
 use futures::TryStreamExt;
 use nix::libc;

@@ -51,6 +51,26 @@ pub(crate) fn set_tap(tun: RawFd, name: &str, flags: libc::c_int) -> io::Result<
     Ok(())
 }
 
+/// Opens a socket for whole Ethernet frames of one type.
+pub(crate) fn packet_socket(ethertype: u16) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: the call takes three integers and touches no memory of ours.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, kind, i32::from(ethertype.to_be())) };
+    let socket = nix::errno::Errno::result(socket)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
+/// Asks the kernel whether something keeps its clock right.
+pub(crate) fn is_clock_kept() -> io::Result<bool> {
+    // SAFETY: a `timex` of zeros is valid (it has only integers), and asks without changing.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel reads and writes only `timex`, which outlives the call.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    nix::errno::Errno::result(state)?;
+    Ok(state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0)
+}
+
 /// Takes hold of a process.
 pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers and touches no memory of ours.

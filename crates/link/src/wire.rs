@@ -79,12 +79,16 @@ pub enum Request {
     Measure,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FactsQuery {
-    /// TOML.
+    /// TOML; empty: only what the host says of itself is asked for.
     pub definition: String,
     /// JSON; empty where the guest has no passport yet.
     pub passport: Vec<u8>,
+    /// What is in the frames that the asker sends on the guest's bridges; none: it sends none.
+    pub token: Option<[u8; 16]>,
+    /// Start an engine with the passport, paused, and end it again.
+    pub is_proved: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

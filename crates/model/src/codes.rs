@@ -43,20 +43,32 @@ crate::codes! {
         "Whether the target lets arriving guests use files from there (`allow_paths`).";
     PLAN_DISK_SAME = "plan/disk-same":
         "Whether both hosts see the same disk, not two under one name.";
+    PLAN_DISK_CACHE = "plan/disk-cache":
+        "Whether both engines read and write a shared disk past their hosts' page caches.";
+    PLAN_DISK_SPACE = "plan/disk-space":
+        "Whether a disk image that grows has room to.";
+    PLAN_EMULATED = "plan/emulated":
+        "Whether a guest that is emulated may lose a write while it moves.";
     PLAN_ENGINE = "plan/engine": "Whether the target has an engine that can take the guest over.";
     PLAN_FORWARD = "plan/forward":
         "Whether the ports that are forwarded to the guest are free on the target.";
     PLAN_GUEST_BUSY = "plan/guest-busy":
         "Whether the guest is free to move: not moving already, not dead.";
+    PLAN_MAC = "plan/mac":
+        "Whether the guest's hardware addresses are free on the target.";
     PLAN_MACHINE = "plan/machine": "Whether the target's engine knows the guest's machine type.";
     PLAN_MAINTENANCE = "plan/maintenance": "Whether the target's operator wants guests to come.";
     PLAN_MEMORY = "plan/memory": "Whether the target has memory for the guest.";
     PLAN_NAME = "plan/name": "Whether the guest's name and uuid are free on the target.";
+    PLAN_PROOF = "plan/proof":
+        "Whether the target's engine starts with exactly what the guest was frozen with.";
     PLAN_PROTOCOL = "plan/protocol":
         "Whether both hosts' versions of Whimbrel understand each other.";
     PLAN_RELOCATION = "plan/relocation": "Whether relocation is enabled on both hosts.";
     PLAN_ROM = "plan/rom":
         "Whether the option ROMs of the guest's devices have the same size on the target.";
+    PLAN_SEGMENT = "plan/segment":
+        "Whether the bridges of both hosts are one network segment.";
     PLAN_UNREACHABLE = "plan/unreachable": "The target cannot be reached.";
     PLAN_USER_NETWORK = "plan/user-network":
         "Whether open connections survive: with user networking they do not.";

@@ -9,9 +9,10 @@
 
 pub mod wire;
 
-use crate::guest::{DiskSource, Forward};
+use crate::guest::{DiskSource, Forward, Mac};
 use crate::id::{GuestId, GuestName, HostName};
 use crate::passport::{Accelerator, BootRole, EngineKind};
+use crate::problem::Problem;
 use crate::units::Bytes;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -83,6 +84,8 @@ pub struct EngineFacts {
     pub machine_default: String,
     /// The named CPU model that fits this host best.
     pub cpu_model: String,
+    /// Every named CPU model that is wholly available here, the one that gives most first.
+    pub cpu_models: Vec<String>,
     /// Features a guest can be given here, sorted, by the engine's names.
     pub cpu_features: Vec<String>,
     pub has_multifd: bool,
@@ -146,6 +149,12 @@ pub struct GuestFacts {
     pub forwards_taken: Vec<ForwardTaken>,
     /// Sizes of the option ROMs that the engine here would give the passport's devices.
     pub roms: Vec<RomFacts>,
+    /// Hardware addresses of the guest that other guests have here.
+    pub macs_taken: Vec<MacTaken>,
+    /// Bridges of the guest on which the other host was listened for, or spoken to.
+    pub segments: Vec<SegmentFacts>,
+    /// What came of starting an engine for the guest here; none: it was not asked for.
+    pub proof: Option<Proof>,
 }
 
 /// A disk image as one host sees it.
@@ -172,6 +181,10 @@ pub struct DiskPresent {
     pub size: Bytes,
     /// Free space of its file system.
     pub space: Option<Bytes>,
+    /// How much more of that space it takes once the guest has written all of it.
+    pub grows: Option<Bytes>,
+    /// Whether an engine can go past this host's page cache.
+    pub is_direct: Option<bool>,
     /// Where the path leads once symbolic links are resolved.
     pub resolved: PathBuf,
     pub file_system: FileSystem,
@@ -295,6 +308,39 @@ pub struct RomFacts {
     /// The device's id in the passport.
     pub device: String,
     pub bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MacTaken {
+    pub mac: Mac,
+    pub guest: GuestName,
+}
+
+/// A bridge, and what was heard on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentFacts {
+    pub bridge: String,
+    pub heard: Heard,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The listener has heard the other host's frames; the speaker has sent some.
+    Frames,
+    Silence {
+        waited_ms: u64,
+    },
+    /// It could not be tried.
+    NotTried {
+        reason: String,
+    },
+}
+
+/// An engine was started for the guest, paused and with its exact passport, and ended again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    Given { took_ms: u64 },
+    Failed { problem: Problem },
 }
 
 /// What the source knows of its way to the target.

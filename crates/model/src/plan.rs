@@ -7,8 +7,10 @@
 //! found, good or bad, with the values it was judged by. A plan with a blocker is refused before
 //! anything moves; a warning is printed and does not stand in the way.
 
+pub mod baseline;
 mod boot_files;
 pub mod disks;
+mod emulated;
 pub mod engine;
 pub mod firewall;
 mod forecast;
@@ -16,7 +18,9 @@ mod guest;
 pub mod memory;
 mod network;
 mod peer;
+mod proof;
 pub mod reach;
+mod segment;
 
 use crate::facts::{EngineFacts, GuestFacts, HostFacts, LinkFacts, LoadFacts};
 use crate::guest::Guest;
@@ -97,6 +101,8 @@ pub struct Question<'a> {
     pub link: &'a LinkFacts,
     pub load: LoadFacts,
     pub bargain: Bargain,
+    /// The guest is stopped first, and copied then.
+    pub is_stop_and_copy: bool,
 }
 
 /// One end of the way.
@@ -146,7 +152,7 @@ impl Default for Bargain {
 
 /// Checks everything that can be known before the first byte moves.
 pub fn plan(question: &Question<'_>) -> Plan {
-    let checks: [fn(&Question<'_>) -> Vec<Finding>; 16] = [
+    let checks: [fn(&Question<'_>) -> Vec<Finding>; 20] = [
         peer::protocol,
         peer::relocation,
         peer::allowed,
@@ -159,10 +165,14 @@ pub fn plan(question: &Question<'_>) -> Plan {
         engine::machine,
         engine::cpu,
         engine::roms,
+        emulated::emulated,
         disks::disks,
         boot_files::boot_files,
         network::bridges,
+        network::macs,
         network::user_networks,
+        segment::segments,
+        proof::proof,
     ];
     let mut findings: Vec<_> = checks.iter().flat_map(|check| check(question)).collect();
     let is_blocked = findings.iter().any(|finding| finding.severity == Severity::Blocker);

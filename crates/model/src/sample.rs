@@ -5,8 +5,8 @@
 
 use crate::facts::{
     Access, BootFileFacts, BootFileState, BridgeFacts, DiskFacts, DiskPresent, DiskState,
-    EngineFacts, FileKind, FileSystem, GuestFacts, HostCpu, HostFacts, Mark, MemoryFacts,
-    NameFacts, ProtocolRange, RelocationFacts, RomFacts, SecurityFacts, UserFacts,
+    EngineFacts, FileKind, FileSystem, GuestFacts, Heard, HostCpu, HostFacts, Mark, MemoryFacts,
+    NameFacts, ProtocolRange, RelocationFacts, RomFacts, SecurityFacts, SegmentFacts, UserFacts,
 };
 use crate::guest::Mac;
 use crate::id::{GuestId, HostName};
@@ -110,6 +110,7 @@ pub(crate) fn engine_facts() -> EngineFacts {
         machines: vec!["pc-q35-7.1".to_owned(), "pc-q35-7.2".to_owned()],
         machine_default: "pc-q35-7.2".to_owned(),
         cpu_model: "qemu64".to_owned(),
+        cpu_models: vec!["Nehalem-v1".to_owned(), "Westmere-v1".to_owned()],
         cpu_features: vec!["sse2".to_owned(), "sse4.1".to_owned(), "ssse3".to_owned()],
         has_multifd: true,
         has_multifd_zstd: true,
@@ -121,6 +122,8 @@ pub(crate) fn disk_present() -> DiskPresent {
         kind: FileKind::File,
         size: Bytes::mib(1024),
         space: Some(Bytes::mib(10_240)),
+        grows: Some(Bytes::mib(512)),
+        is_direct: Some(true),
         resolved: "/xen/web1.img".into(),
         file_system: FileSystem {
             kind: "nfs4".to_owned(),
@@ -153,5 +156,8 @@ pub(crate) fn guest_facts() -> GuestFacts {
         name: NameFacts::default(),
         forwards_taken: Vec::new(),
         roms: vec![RomFacts { device: "net0".to_owned(), bytes: 262_144 }],
+        macs_taken: Vec::new(),
+        segments: vec![SegmentFacts { bridge: "br0".to_owned(), heard: Heard::Frames }],
+        proof: None,
     }
 }

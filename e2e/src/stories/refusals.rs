@@ -251,7 +251,7 @@ fn show_other_disks(scene: &Scene) -> Result<()> {
     scene.beta().show(&other, crate::lab::SHARED)
 }
 
-fn rename_bridge(host: &Host, from: &str, to: &str) -> Result<()> {
+pub(super) fn rename_bridge(host: &Host, from: &str, to: &str) -> Result<()> {
     let script =
         format!("ip link set {from} down && ip link set {from} name {to} && ip link set {to} up");
     host.command("/bin/sh".as_ref(), &["-c", &script], "")?.ok().map(drop)

@@ -10,7 +10,8 @@ use crate::context::{Context, End};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 use crate::{Done, format};
-use whimbrel_api::host::Peer;
+use whimbrel_api::Kind;
+use whimbrel_api::host::{Baseline, Beyond, Peer};
 
 /// Pair hosts, and see those that are paired.
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,11 @@ enum Command {
     Join(join::Args),
     /// List this host and those paired with it.
     #[command(visible_alias = "ls")]
-    List,
+    List {
+        /// Show the CPU model and the machine type that fit all of them instead.
+        #[arg(long)]
+        baseline: bool,
+    },
     /// End the pairing with a host.
     Forget {
         /// The name of a paired host.
@@ -37,7 +42,8 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     match args.command {
         Command::Invite(args) => invite::run(cx, args).await,
         Command::Join(args) => join::run(cx, args).await,
-        Command::List => list(cx).await,
+        Command::List { baseline: true } => baseline(cx).await,
+        Command::List { baseline: false } => list(cx).await,
         Command::Forget { host } => {
             let host = cx.host_meant(&host).await?;
             cx.client.forget(&host).await?;
@@ -69,6 +75,44 @@ async fn list(cx: &mut Context) -> Done {
         }
     }
     Ok(End::Done)
+}
+
+async fn baseline(cx: &mut Context) -> Done {
+    let found = cx.client.baseline().await?;
+    if cx.printer.is_json {
+        cx.printer.json(&found);
+    } else {
+        cx.printer.data(&baseline_text(&found));
+        for silent in &found.hosts_silent {
+            let text = format!("`{}` does not answer, and was left out", silent.host);
+            cx.printer.warning(&text);
+        }
+    }
+    let fits = found.differ.is_none() && found.cpu_model.is_some() && found.machine.is_some();
+    Ok(if fits { End::Done } else { End::Told(Kind::Refused) })
+}
+
+/// Returns lines for a guest file, with what speaks for and against them as comments.
+fn baseline_text(found: &Baseline) -> String {
+    let hosts = found.hosts.join(", ");
+    let count = found.features.len();
+    let mut text = format!("# Fits {hosts}: {count} CPU features that all of them have.\n");
+    for Beyond { host, features } in &found.beyond {
+        let features = features.join(" ");
+        text.push_str(&format!("# {host} has more, which a guest is not given then: {features}\n"));
+    }
+    if let Some(differ) = &found.differ {
+        text.push_str(&format!("# No guest fits all of them: {differ}\n"));
+    }
+    match &found.cpu_model {
+        Some(model) => text.push_str(&format!("cpu = \"{model}\"\n")),
+        None => text.push_str("# There is no named CPU model that all of them can give.\n"),
+    }
+    match &found.machine {
+        Some(machine) => text.push_str(&format!("machine = \"{machine}\"\n")),
+        None => text.push_str("# There is no machine type that all of them know.\n"),
+    }
+    text
 }
 
 fn render(hosts: &[Peer]) -> String {

@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Converge, stay so, and cut over when `whimbrel cutover GUEST` says so.
     #[arg(long, conflicts_with = "stop_and_copy")]
     hold: bool,
+    /// Send no frames on the guest's bridges to see whether they reach the target.
+    #[arg(long)]
+    no_probe: bool,
     /// How memory travels: `tunnel` or `pages` [default: the planner chooses].
     #[arg(long)]
     carrier: Option<String>,
@@ -90,6 +93,7 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
         slowdown_percent_max: args.max_slowdown,
         on_miss: args.on_miss.map(OnMiss::from),
         is_held: args.hold,
+        is_unprobed: args.no_probe,
         carrier: args.carrier,
         channels: args.channels,
     };

@@ -22,13 +22,20 @@ pub(crate) struct Args {
     /// Start the target engine, paused, as the best proof, and end it again.
     #[arg(long)]
     prove: bool,
+    /// Send no frames on the guest's bridges to see whether they reach the target.
+    #[arg(long)]
+    no_probe: bool,
 }
 
 pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     cx.about(&args.guest);
     let target = cx.host_meant(&args.host).await?;
-    let request =
-        PlanRequest { target, is_stop_and_copy: args.stop_and_copy, is_proved: args.prove };
+    let request = PlanRequest {
+        target,
+        is_stop_and_copy: args.stop_and_copy,
+        is_proved: args.prove,
+        is_unprobed: args.no_probe,
+    };
     let plan = cx.client.plan(&args.guest, &request).await?;
     if cx.printer.is_json {
         cx.printer.json(&plan);

@@ -742,6 +742,18 @@ impl Backend for Fake {
         Ok(PeerList { hosts: ["alpha", "beta", "full"].map(peer).into() })
     }
 
+    async fn baseline(&self, _: Caller) -> Result<Baseline, Problem> {
+        Ok(Baseline {
+            hosts: vec!["alpha".into(), "beta".into()],
+            cpu_model: Some("Westmere-v1".into()),
+            machine: Some("pc-q35-7.2".into()),
+            features: vec!["sse2".into(), "ssse3".into()],
+            beyond: vec![Beyond { host: "alpha".into(), features: vec!["avx2".into()] }],
+            differ: None,
+            hosts_silent: Vec::new(),
+        })
+    }
+
     async fn invite(&self, _: Caller, _: InviteRequest) -> Result<Invitation, Problem> {
         Ok(Invitation {
             token: "whimbrel1-SECRET".into(),

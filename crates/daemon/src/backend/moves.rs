@@ -7,7 +7,7 @@ use crate::daemon::Daemon;
 use crate::guests::GuestError;
 use crate::guests::Order;
 use crate::http::Caller;
-use crate::migrate::{self, MoveOrder, Target, Wish};
+use crate::migrate::{self, Asked, MoveOrder, Target, Wish};
 use std::sync::Arc;
 use whimbrel_api::Problem;
 use whimbrel_api::guest::GuestRef;
@@ -33,9 +33,13 @@ pub(super) async fn plan(
 ) -> Result<Plan, Problem> {
     let view = daemon.guests.find(guest)?.view();
     let target = target(daemon, &request.target)?;
-    let bargain = daemon.config().bargain;
-    let planned =
-        migrate::make_plan(daemon, &view, &target, request.is_stop_and_copy, bargain).await?;
+    let asked = Asked {
+        is_stop_and_copy: request.is_stop_and_copy,
+        bargain: daemon.config().bargain,
+        is_proved: request.is_proved,
+        is_unprobed: request.is_unprobed,
+    };
+    let planned = migrate::make_plan(daemon, &view, &target, asked).await?;
     Ok(Plan {
         guest: guest_name(&view),
         source: daemon.name.to_string(),
@@ -73,6 +77,7 @@ pub(super) async fn migrate(
         is_stop_and_copy: request.is_stop_and_copy,
         bargain: migrate::bargain_for(&request, config.bargain),
         is_held: request.is_held,
+        is_unprobed: request.is_unprobed,
         wish: Wish {
             carrier,
             channels: request.channels,

@@ -13,7 +13,8 @@ use whimbrel_api::guest::{
     CreateGuest, Created, EditGuest, GuestDetail, GuestList, GuestRef, GuestSummary, StopGuest,
 };
 use whimbrel_api::host::{
-    HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded, Relocation,
+    Baseline, HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded,
+    Relocation,
 };
 use whimbrel_api::log::{LogPage, LogQuery};
 use whimbrel_api::migration::{MigrateRequest, Migration, MigrationList, Report, ReportList};
@@ -142,6 +143,7 @@ pub trait Backend: Send + Sync + 'static {
     async fn events(&self, caller: Caller, query: EventQuery) -> Result<EventStream, Problem>;
 
     async fn hosts(&self, caller: Caller) -> Result<PeerList, Problem>;
+    async fn baseline(&self, caller: Caller) -> Result<Baseline, Problem>;
     async fn invite(&self, caller: Caller, request: InviteRequest) -> Result<Invitation, Problem>;
     /// Withdraws the open invitation, if there is one.
     async fn close_invitation(&self, caller: Caller) -> Result<(), Problem>;

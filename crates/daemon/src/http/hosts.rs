@@ -10,8 +10,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use whimbrel_api::host::{
-    HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded, Relocation,
-    SetRelocation,
+    Baseline, HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded,
+    Relocation, SetRelocation,
 };
 use whimbrel_api::limits::TOKEN_BYTES_MAX;
 use whimbrel_api::problem::code;
@@ -43,6 +43,10 @@ pub(super) async fn set_relocation(
 
 pub(super) async fn hosts(State(app): State<App>, caller: Caller) -> Answer<PeerList> {
     Ok(Json(app.backend.hosts(caller).await?))
+}
+
+pub(super) async fn baseline(State(app): State<App>, caller: Caller) -> Answer<Baseline> {
+    Ok(Json(app.backend.baseline(caller).await?))
 }
 
 pub(super) async fn invite(

@@ -52,6 +52,7 @@ pub(super) fn build(app: App) -> Router {
         .route("/v1/reload", post(hosts::reload))
         .route("/v1/relocation", get(hosts::relocation).put(hosts::set_relocation))
         .route("/v1/hosts", get(hosts::hosts).post(hosts::join))
+        .route("/v1/baseline", get(hosts::baseline))
         .route("/v1/hosts/{host}", delete(hosts::forget))
         .route("/v1/invitation", post(hosts::invite).delete(hosts::close_invitation))
         .route("/v1/guests", get(guests::list).post(guests::create))

@@ -22,8 +22,8 @@ use whimbrel_api::guest::{
     GuestSummary, StopGuest,
 };
 use whimbrel_api::host::{
-    HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded, Relocation,
-    SetRelocation,
+    Baseline, HostInfo, Invitation, InviteRequest, JoinRequest, Peer, PeerList, Reloaded,
+    Relocation, SetRelocation,
 };
 use whimbrel_api::log::{LogPage, LogQuery};
 use whimbrel_api::migration::{
@@ -123,6 +123,7 @@ stub! {
         log(Caller, LogQuery) -> LogPage;
         follow_log(Caller, LogQuery) -> EventStream;
         hosts(Caller) -> PeerList;
+        baseline(Caller) -> Baseline;
         invite(Caller, InviteRequest) -> Invitation;
         close_invitation(Caller) -> ();
         join(Caller, JoinRequest) -> Peer;

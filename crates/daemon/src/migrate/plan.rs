@@ -5,9 +5,10 @@
 
 use crate::daemon::Daemon;
 use crate::guests::{GuestView, Papers, parse_passport, parse_stored};
-use crate::migrate::{Planned, Target};
+use crate::migrate::{Planned, Target, prove};
 use crate::pages;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use whimbrel_api::Problem;
@@ -15,16 +16,17 @@ use whimbrel_api::plan as api;
 use whimbrel_host::claims::{Beside, Place};
 use whimbrel_host::dirs::UserIds;
 use whimbrel_host::facts;
+use whimbrel_host::network::segment::{self, Speaker};
 use whimbrel_link::conn::RequestError;
 use whimbrel_link::wire::{FactsQuery, VERSIONS};
 use whimbrel_model::facts::wire as facts_wire;
 use whimbrel_model::facts::{
-    ForwardTaken, GuestFacts, HostFacts, LinkFacts, LoadFacts, NameFacts, ProtocolRange,
-    RelocationFacts,
+    ForwardTaken, GuestFacts, HostFacts, LinkFacts, LoadFacts, MacTaken, MemoryFacts, NameFacts,
+    ProtocolRange, RelocationFacts, SegmentFacts,
 };
-use whimbrel_model::guest::{Guest, NetworkKind, Protocol};
+use whimbrel_model::guest::{Guest, Mac, NetworkKind, Protocol};
 use whimbrel_model::id::{GuestId, HostName};
-use whimbrel_model::passport::Passport;
+use whimbrel_model::passport::{DeviceKind, Passport};
 use whimbrel_model::plan::{self, Bargain, Finding, Forecast, Question, Severity, Side, Span};
 use whimbrel_model::run_state::RunState;
 use whimbrel_model::units::Bytes;
@@ -40,7 +42,9 @@ struct Answer {
 const VERSION: u32 = 1;
 
 /// What is not known by then stays unknown: a plan is quick.
-const MEASURE_MAX: Duration = Duration::from_secs(2);
+const MEASURE_MAX: Duration = Duration::from_secs(1);
+/// How long a guest's habits may take to be measured.
+const DIRTY_MAX: Duration = Duration::from_secs(2);
 /// What may be sent for it.
 const MEASURE_BYTES: Bytes = Bytes(8 << 20);
 /// The same where the target holds most of the memory: it should not be what travels.
@@ -48,23 +52,39 @@ const MEASURE_BYTES_HELD: Bytes = Bytes(1 << 20);
 /// See [`is_long`].
 const FIRST_PASS_LONG: Duration = Duration::from_secs(10);
 
+/// How long the target listens for the source on the guest's bridges, in vain.
+const LISTEN_MAX: Duration = Duration::from_secs(1);
+/// How often the source speaks there meanwhile.
+const SPEAK_EVERY: Duration = Duration::from_millis(50);
+
+/// What is to be planned, and how thoroughly.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) is_stop_and_copy: bool,
+    pub(crate) bargain: Bargain,
+    /// An engine is started on the target, paused, and ended again.
+    pub(crate) is_proved: bool,
+    /// No frames are sent on the guest's bridges.
+    pub(crate) is_unprobed: bool,
+}
+
 /// Asks both hosts and judges.
 pub(crate) async fn make_plan(
     daemon: &Daemon,
     view: &GuestView,
     target: &Target,
-    is_stop_and_copy: bool,
-    bargain: Bargain,
+    asked: Asked,
 ) -> Result<Planned, Problem> {
     let papers =
         view.papers.clone().ok_or_else(|| Problem::guest_not_found(&view.id.to_string()))?;
     let run = view.engine.as_ref().and_then(|_| run_state(view));
     leave_marks(&papers.guest).await;
     let held = pages::held(daemon, view.id, target.host).await;
-    let asked = ask(daemon, &papers, target, held.is_some()).await;
+    let answered = ask_aloud(daemon, &papers, target, held.is_some(), asked).await;
     let source_host = host_facts(daemon, None).await?;
     let source_guest = guest_facts(daemon, view.id, &papers.guest, papers.passport.as_ref()).await;
-    let (target_host, target_guest, link) = asked?;
+    let ((target_host, target_guest, link), segments) = answered?;
+    let source_guest = GuestFacts { segments, ..source_guest };
     // Of what is held there, little travels.
     let is_long = held.is_none() && is_long(papers.guest.memory.size, link.rate);
     let dirty_rate = match run {
@@ -80,10 +100,11 @@ pub(crate) async fn make_plan(
         target: Side { host: &target_host, guest: &target_guest },
         link: &link,
         load: LoadFacts { dirty_rate, ..LoadFacts::default() },
-        bargain,
+        bargain: asked.bargain,
+        is_stop_and_copy: asked.is_stop_and_copy,
     });
     let can = |host: &HostFacts| host.engines.iter().any(|engine| engine.has_multifd_zstd);
-    let has_multifd_zstd = !is_stop_and_copy && can(&source_host) && can(&target_host);
+    let has_multifd_zstd = !asked.is_stop_and_copy && can(&source_host) && can(&target_host);
     Ok(Planned { plan, has_multifd_zstd, rate: link.rate, dirty_rate, held })
 }
 
@@ -96,7 +117,7 @@ fn is_long(memory: Bytes, rate: Option<Bytes>) -> bool {
 /// Measures how much the guest writes; an engine that cannot say leaves it unknown.
 async fn measure_writes(view: &GuestView) -> Option<Bytes> {
     let instance = view.engine.clone()?;
-    let measured = tokio::time::timeout(MEASURE_MAX, instance.dirty_rate()).await;
+    let measured = tokio::time::timeout(DIRTY_MAX, instance.dirty_rate()).await;
     measured.ok()?.ok()?
 }
 
@@ -109,17 +130,54 @@ fn run_state(view: &GuestView) -> Option<RunState> {
     }
 }
 
-async fn ask(
+type Answered = (HostFacts, GuestFacts, LinkFacts);
+
+/// Asks the target, and speaks meanwhile on the guest's bridges, where the target listens.
+async fn ask_aloud(
     daemon: &Daemon,
     papers: &Papers,
     target: &Target,
     is_held: bool,
-) -> Result<(HostFacts, GuestFacts, LinkFacts), Problem> {
+    asked: Asked,
+) -> Result<(Answered, Vec<SegmentFacts>), Problem> {
+    let bridges = if asked.is_unprobed { Vec::new() } else { bridges_of(&papers.guest) };
+    let token = (!bridges.is_empty()).then(|| uuid::Uuid::new_v4().into_bytes());
     let row = papers.to_row();
     let query = FactsQuery {
         definition: row.definition,
         passport: row.passport.unwrap_or_default().into_bytes(),
+        token,
+        is_proved: asked.is_proved,
     };
+    let mut speaker = Speaker::new(&bridges, token.unwrap_or_default());
+    let asking = ask(daemon, query, target, is_held);
+    tokio::pin!(asking);
+    let mut ticks = tokio::time::interval(SPEAK_EVERY);
+    let most = LISTEN_MAX.as_millis() / SPEAK_EVERY.as_millis() * 2;
+    for _ in 0..most {
+        tokio::select! {
+            answered = &mut asking => return Ok((answered?, speaker.facts())),
+            _ = ticks.tick() => speaker.speak(),
+        }
+    }
+    Ok((asking.await?, speaker.facts()))
+}
+
+/// Returns the bridges that a guest is on, each once.
+fn bridges_of(guest: &Guest) -> Vec<String> {
+    let bridges = guest.networks.iter().filter_map(|network| match &network.kind {
+        NetworkKind::Bridge { bridge } => Some(bridge.clone()),
+        NetworkKind::User { .. } => None,
+    });
+    bridges.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+async fn ask(
+    daemon: &Daemon,
+    query: FactsQuery,
+    target: &Target,
+    is_held: bool,
+) -> Result<Answered, Problem> {
     let began = Instant::now();
     let dialled = daemon.peers.dial(target.host).await;
     let mut connection = dialled.map_err(|error| error.finding().to_problem())?;
@@ -177,6 +235,10 @@ pub(crate) async fn answer_facts(
     asker: (&HostName, IpAddr),
     query: FactsQuery,
 ) -> Result<Vec<u8>, Problem> {
+    let host = host_facts(daemon, Some(asker)).await?;
+    if query.definition.is_empty() {
+        return Ok(to_answer(&host, &GuestFacts::default()));
+    }
     let guest = parse_stored("the guest in question", &query.definition)?;
     let passport = match query.passport.as_slice() {
         [] => None,
@@ -184,14 +246,46 @@ pub(crate) async fn answer_facts(
     };
     let id = passport.as_ref().map(|passport| passport.guest).or(guest.id);
     let id = id.unwrap_or(GuestId(uuid::Uuid::nil()));
-    let host = host_facts(daemon, Some(asker)).await?;
-    let about = guest_facts(daemon, id, &guest, passport.as_ref()).await;
+    let proving = async {
+        match &passport {
+            Some(passport) if query.is_proved => Some(prove::prove(daemon, &guest, passport).await),
+            _ => None,
+        }
+    };
+    let (about, segments, proof) = tokio::join!(
+        guest_facts(daemon, id, &guest, passport.as_ref()),
+        listen(daemon, &guest, &host, query.token),
+        proving
+    );
+    Ok(to_answer(&host, &GuestFacts { segments, proof, ..about }))
+}
+
+fn to_answer(host: &HostFacts, guest: &GuestFacts) -> Vec<u8> {
     let answer = Answer {
         version: VERSION,
-        host: facts_wire::host_to_json(&host),
-        guest: facts_wire::guest_to_json(&about),
+        host: facts_wire::host_to_json(host),
+        guest: facts_wire::guest_to_json(guest),
     };
-    Ok(serde_json::to_vec(&answer).expect("facts are JSON"))
+    serde_json::to_vec(&answer).expect("facts are JSON")
+}
+
+/// Listens for the asker on those of the guest's bridges that are here and open to it.
+async fn listen(
+    daemon: &Daemon,
+    guest: &Guest,
+    host: &HostFacts,
+    token: Option<[u8; 16]>,
+) -> Vec<SegmentFacts> {
+    let Some(token) = token else { return Vec::new() };
+    let allowed = &daemon.config().relocation.allow_bridges;
+    let is_open = |bridge: &String| {
+        let is_here = host.bridges.iter().any(|here| here.name == *bridge);
+        is_here && allowed.iter().any(|allowed| allowed == bridge || allowed == "*")
+    };
+    let bridges: Vec<_> = bridges_of(guest).into_iter().filter(is_open).collect();
+    let listening =
+        tokio::task::spawn_blocking(move || segment::listen(&bridges, token, LISTEN_MAX));
+    listening.await.expect("a panic ends the whole daemon")
 }
 
 /// What this host says of itself.
@@ -210,7 +304,10 @@ pub(crate) async fn host_facts(
         name: daemon.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: ProtocolRange { min: *VERSIONS.start(), max: *VERSIONS.end() },
-        memory: daemon.memory.facts(),
+        memory: MemoryFacts {
+            reclaimable: crate::balloon::reclaimable(daemon),
+            ..daemon.memory.facts()
+        },
         cpu: whimbrel_host::machine::cpu(),
         engines: vec![engine],
         bridges: bridges
@@ -263,8 +360,33 @@ pub(crate) async fn guest_facts(
         boot_files: facts::boot_files(boot_files, user).await,
         name,
         forwards_taken: forwards_taken(guest),
+        // No device of ours is given an option ROM.
         roms: Vec::new(),
+        macs_taken: macs_taken(daemon, id, passport),
+        segments: Vec::new(),
+        proof: None,
     }
+}
+
+/// Returns the hardware addresses of a guest that others have here.
+fn macs_taken(daemon: &Daemon, id: GuestId, passport: Option<&Passport>) -> Vec<MacTaken> {
+    let macs = |passport: &Passport| -> Vec<Mac> {
+        let devices = passport.devices.iter();
+        let of_device = |kind: &DeviceKind| match kind {
+            DeviceKind::Network { mac, .. } => Some(*mac),
+            _ => None,
+        };
+        devices.filter_map(|device| of_device(&device.kind)).collect()
+    };
+    let ours = passport.map(macs).unwrap_or_default();
+    let others = daemon.guests.list().into_iter().filter(|other| other.id != id);
+    let taken = others.filter_map(|other| {
+        let papers = other.view().papers.clone()?;
+        let theirs = macs(papers.passport.as_ref()?);
+        let mac = ours.iter().find(|mac| theirs.contains(mac))?;
+        Some(MacTaken { mac: *mac, guest: papers.guest.name.clone() })
+    });
+    taken.collect()
 }
 
 /// Leaves marks beside the disks, so that the other host can tell the same file from its twin.

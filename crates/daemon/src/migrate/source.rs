@@ -8,7 +8,7 @@ use crate::guests::{GuestEvent, GuestTask, MigrationEvent};
 use crate::migrate::bargain::Keeper;
 use crate::migrate::carrier::Choice;
 use crate::migrate::watch::{self, Watched};
-use crate::migrate::{Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan};
+use crate::migrate::{Asked, Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -68,8 +68,14 @@ impl GuestTask {
                 // No host could claim it.
                 Ok(true) => Err(GuestError::RecordDamaged { guest: name }.into()),
                 Ok(false) => {
-                    let MoveOrder { target, is_stop_and_copy, bargain, .. } = &order;
-                    make_plan(&daemon, &view, target, *is_stop_and_copy, *bargain).await
+                    let asked = Asked {
+                        is_stop_and_copy: order.is_stop_and_copy,
+                        bargain: order.bargain,
+                        // Its engine is started before anything is copied, and stays.
+                        is_proved: false,
+                        is_unprobed: order.is_unprobed,
+                    };
+                    make_plan(&daemon, &view, &order.target, asked).await
                 }
                 Err(problem) => Err(problem),
             };

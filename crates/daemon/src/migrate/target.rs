@@ -86,6 +86,7 @@ impl GuestTask {
         }
         let passport = papers.passport.clone().ok_or_else(no_passport)?;
         self.story(format!("the guest is arriving from `{}`", self.peer_name()));
+        crate::balloon::make_room(&self.daemon, &papers).await;
         let instance = self.launch(passport, Start::Incoming).await?;
         let options = migration_options(&offer);
         let listening = instance.receive(options.clone()).await;
@@ -264,6 +265,9 @@ impl GuestTask {
         self.drop_carrier().await;
         // It has its memory now; counting the promise, too, would count it twice.
         self.daemon.memory.release(self.id);
+        if let Ok(papers) = self.papers() {
+            crate::balloon::note_arrived(&self.daemon, papers);
+        }
         let attempt = self.journey.as_ref().map(|journey| (journey.peer, journey.handoff));
         self.end_journey(MigrationResult::Done, None).await;
         if let Some((source, handoff)) = attempt {
@@ -282,6 +286,7 @@ impl GuestTask {
         let problem = self.journey.as_ref().and_then(|journey| journey.problem.clone());
         let why = problem.as_ref().map_or_else(|| format!("{reason:?}"), |p| p.text.clone());
         self.story_warn(format!("the guest does not come here: {why}"));
+        self.daemon.memory.release(self.id);
         self.end_journey(MigrationResult::Failed, problem).await;
         self.forget_papers().await;
     }

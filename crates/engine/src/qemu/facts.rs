@@ -62,6 +62,7 @@ async fn ask_probe(
         Accelerator::Tcg => None,
     };
     let has_multifd = capabilities.contains("multifd");
+    let cpu_models = models(config, probe, &cpu, vendor.as_deref()).await?;
     let engine = EngineFacts {
         kind: EngineKind::Qemu,
         version: version.to_string(),
@@ -69,7 +70,8 @@ async fn ask_probe(
         accelerator_reason,
         machine_default: machine_default(config, &machines)?,
         machines: versioned(machines),
-        cpu_model: best_model(config, probe, &cpu, vendor.as_deref()).await?,
+        cpu_model: cpu_models[0].clone(),
+        cpu_models,
         cpu_features: cpu_available.iter().cloned().collect(),
         has_multifd,
         has_multifd_zstd: has_multifd && probe.has_multifd_zstd().await,
@@ -104,30 +106,32 @@ fn numbers(name: &str) -> (String, Vec<u32>) {
     (family.to_owned(), version.split('.').filter_map(|part| part.parse().ok()).collect())
 }
 
-/// Returns the named CPU model that gives a guest the most here, wholly available.
+/// Returns the named CPU models that are wholly available here, the one that gives a guest the most
+/// first. There is one at least.
 ///
 /// Only `Name-vN` is considered: unlike `host` and `max` it means the same on every host and in
 /// every version, and unlike `Name` it does not depend on the machine type.
-async fn best_model(
+async fn models(
     config: &QemuConfig,
     probe: &Probe,
     cpu: &CpuFacts,
     vendor: Option<&str>,
-) -> Result<String, EngineError> {
-    let mut best: Option<(usize, String)> = None;
+) -> Result<Vec<String>, EngineError> {
+    let mut ranked: Vec<(usize, String)> = Vec::new();
     for model in probe.cpu_definitions().await?.into_iter().filter(is_candidate) {
         let expansion = probe.expand(cpu, &model.name, &BTreeMap::new()).await?;
         if vendor.is_some() && expansion.vendor.as_deref() != vendor {
             continue;
         }
-        let rank = (expansion.features.len(), model.name);
-        if best.as_ref().is_none_or(|best| rank > *best) {
-            best = Some(rank);
-        }
+        ranked.push((expansion.features.len(), model.name));
     }
-    best.map(|(_, name)| name).ok_or_else(|| EngineError::Unsupported {
-        what: format!("`{}` has no CPU model that works on this host", config.binary.display()),
-    })
+    if ranked.is_empty() {
+        return Err(EngineError::Unsupported {
+            what: format!("`{}` has no CPU model that works on this host", config.binary.display()),
+        });
+    }
+    ranked.sort_by(|a, b| b.cmp(a));
+    Ok(ranked.into_iter().map(|(_, name)| name).collect())
 }
 
 fn is_candidate(model: &CpuDefinition) -> bool {

@@ -185,3 +185,23 @@ fn looking_as_another_user_changes_nobody_else() {
     assert!(access::may(&image, nix::unistd::AccessFlags::R_OK, NOBODY).is_err());
     File::open(&image).unwrap();
 }
+
+/// A hole is room that the image may still want; a qcow2 image is as large as its header says.
+#[test]
+fn images_say_how_much_they_may_grow() {
+    let temp = tempfile::tempdir().unwrap();
+    let grows = |name: &str| {
+        let path = temp.path().join(name);
+        growth(&path, &path.metadata().unwrap())
+    };
+    File::create(temp.path().join("holes")).unwrap().set_len(1 << 20).unwrap();
+    assert_eq!(grows("holes"), Some(Bytes::mib(1)));
+    std::fs::write(temp.path().join("full"), vec![1; 8192]).unwrap();
+    assert_eq!(grows("full"), Some(Bytes(0)));
+    let mut qcow2 = b"QFI\xfb".to_vec();
+    qcow2.resize(24, 0);
+    qcow2.extend(Bytes::mib(8).0.to_be_bytes());
+    std::fs::write(temp.path().join("qcow2"), qcow2).unwrap();
+    let left = grows("qcow2").unwrap();
+    assert!(left <= Bytes::mib(8) && left >= Bytes::mib(7), "{left}");
+}

@@ -139,6 +139,8 @@ impl Wire for Request {
             Request::Facts(query) => P::Facts(proto::FactsQuery {
                 definition: query.definition.clone(),
                 passport: query.passport.clone(),
+                token: query.token.map(Vec::from).unwrap_or_default(),
+                is_proved: query.is_proved,
             }),
             Request::WhoOwns(query) => P::WhoOwns(proto::WhoOwns {
                 guest: query.guest.0.as_bytes().to_vec(),
@@ -174,6 +176,8 @@ impl Wire for Request {
             P::Facts(query) => Request::Facts(FactsQuery {
                 definition: text("definition", query.definition, DEFINITION_BYTES_MAX)?,
                 passport: document("passport", query.passport)?,
+                token: some(&query.token).map(token).transpose()?,
+                is_proved: query.is_proved,
             }),
             P::WhoOwns(query) => Request::WhoOwns(WhoOwns {
                 guest: guest(&query.guest)?,
@@ -201,6 +205,10 @@ impl Wire for Request {
 }
 
 /// Empty bytes stand for something that is not there.
+fn token(bytes: &[u8]) -> Result<[u8; 16], WireError> {
+    exactly("token", bytes)
+}
+
 fn some(bytes: &[u8]) -> Option<&[u8]> {
     (!bytes.is_empty()).then_some(bytes)
 }

@@ -26,7 +26,12 @@ fn check<W: Wire + PartialEq + std::fmt::Debug>(value: &W, golden: &str) {
 #[test]
 fn requests_have_these_bytes() {
     let (guest, handoff, _) = ids();
-    let facts = FactsQuery { definition: "a".to_owned(), passport: b"{}".to_vec() };
+    let facts = FactsQuery {
+        definition: "a".to_owned(),
+        passport: b"{}".to_vec(),
+        ..FactsQuery::default()
+    };
+    let probed = FactsQuery { token: Some([9; 16]), is_proved: true, ..facts.clone() };
     let offer = Offer {
         definition: "a".to_owned(),
         passport: b"{}".to_vec(),
@@ -50,6 +55,7 @@ fn requests_have_these_bytes() {
     );
     check(&Request::Ping, "0a00");
     check(&Request::Facts(facts), "12070a016112027b7d");
+    check(&Request::Facts(probed), "121b0a016112027b7d1a10090909090909090909090909090909092001");
     check(
         &Request::WhoOwns(WhoOwns { guest, handoff: None }),
         "1a120a10000000000000000000000000000000aa",
@@ -219,7 +225,8 @@ fn messages_of_a_target_have_these_bytes() {
 #[test]
 fn limits_hold() {
     let refused = |request: Request| Request::from_proto(request.to_proto()).unwrap_err();
-    let long = FactsQuery { definition: "x".repeat(DEFINITION_BYTES_MAX + 1), passport: vec![] };
+    let definition = "x".repeat(DEFINITION_BYTES_MAX + 1);
+    let long = FactsQuery { definition, ..FactsQuery::default() };
     let length = DEFINITION_BYTES_MAX + 1;
     assert_eq!(
         refused(Request::Facts(long)),

@@ -8,14 +8,15 @@
 
 use super::{
     Access, BootFileFacts, BootFileState, BridgeFacts, Denial, DiskFacts, DiskPresent, DiskState,
-    EngineFacts, FileKind, FileSystem, Firewall, ForwardTaken, GuestFacts, HostCpu, HostFacts,
-    Mark, MemoryFacts, NameFacts, ProtocolRange, RelocationFacts, RomFacts, SecurityFacts,
-    UserFacts,
+    EngineFacts, FileKind, FileSystem, Firewall, ForwardTaken, GuestFacts, Heard, HostCpu,
+    HostFacts, MacTaken, Mark, MemoryFacts, NameFacts, Proof, ProtocolRange, RelocationFacts,
+    RomFacts, SecurityFacts, SegmentFacts, UserFacts,
 };
-use crate::guest::{DiskSource, Forward};
+use crate::guest::{DiskSource, Forward, Mac};
 use crate::id::{GuestId, GuestName, HostName};
 use crate::json::{Format, JsonError, raw_enum, raw_struct};
 use crate::passport::{Accelerator, BootRole, EngineKind};
+use crate::problem::Problem;
 use crate::units::Bytes;
 use std::path::PathBuf;
 
@@ -89,6 +90,7 @@ raw_struct! {
         machines: Vec<String>,
         machine_default: String,
         cpu_model: String,
+        cpu_models: Vec<String>,
         cpu_features: Vec<String>,
         has_multifd: bool,
         has_multifd_zstd: bool,
@@ -126,6 +128,9 @@ raw_struct! {
         name: NameFacts,
         forwards_taken: Vec<ForwardTaken>,
         roms: Vec<RomFacts>,
+        macs_taken: Vec<MacTaken>,
+        segments: Vec<SegmentFacts>,
+        proof: Option<Proof>,
     }
 }
 
@@ -144,6 +149,8 @@ raw_struct! {
         kind: FileKind,
         size: Bytes,
         space: Option<Bytes>,
+        grows: Option<Bytes>,
+        is_direct: Option<bool>,
         resolved: PathBuf,
         file_system: FileSystem,
         inode: Option<u64>,
@@ -202,6 +209,17 @@ raw_struct! {
 }
 
 raw_struct! { ForwardTaken as RawForwardTaken { forward: Forward, reason: String, } }
+raw_struct! { MacTaken as RawMacTaken { mac: Mac, guest: GuestName, } }
+raw_struct! { SegmentFacts as RawSegmentFacts { bridge: String, heard: Heard, } }
+
+raw_enum! {
+    Heard as RawHeard { Frames, Silence { waited_ms: u64 }, NotTried { reason: String }, }
+}
+
+raw_enum! {
+    Proof as RawProof { Given { took_ms: u64 }, Failed { problem: Problem }, }
+}
+
 raw_struct! { RomFacts as RawRomFacts { device: String, bytes: u64, } }
 
 #[cfg(test)]
@@ -249,6 +267,16 @@ mod tests {
             let forward = "tcp:2222->22".parse().unwrap();
             facts.forwards_taken = vec![ForwardTaken { forward, reason: reason() }];
             facts.name.name_taken_by = Some(sample::guest_id());
+            let heards = [
+                Heard::Frames,
+                Heard::Silence { waited_ms: 1 },
+                Heard::NotTried { reason: reason() },
+            ];
+            facts.segments =
+                heards.map(|heard| SegmentFacts { bridge: "br0".to_owned(), heard }).into();
+            facts.macs_taken =
+                vec![MacTaken { mac: Mac([2; 6]), guest: GuestName::new("web2").unwrap() }];
+            facts.proof = Some(Proof::Given { took_ms: 7 });
             assert_eq!(guest_from_json(&guest_to_json(&facts)), Ok(facts));
         }
     }

@@ -4,6 +4,7 @@
 //! Will the target's engine find the same disks at the same places, and may it write them?
 
 mod access;
+mod space;
 
 use super::{Finding, Question};
 use crate::codes;
@@ -47,6 +48,8 @@ fn check(question: &Question<'_>, index: usize, disk: &Disk) -> Vec<Finding> {
     }
     let mut findings = vec![same(question, index, source, there)];
     findings.extend(access::access(question, disk, there));
+    findings.extend(space::space(question, disk, there));
+    findings.extend(space::cache(question, disk, here(question, index), there));
     findings
 }
 

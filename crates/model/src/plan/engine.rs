@@ -189,8 +189,11 @@ pub(super) fn roms(question: &Question<'_>) -> Vec<Finding> {
             ));
         }
     }
-    if findings.is_empty() && is_any {
-        let text = "option ROMs have the same sizes on both hosts";
+    if findings.is_empty() {
+        let text = match is_any {
+            true => "option ROMs have the same sizes on both hosts".to_owned(),
+            false => format!("no device of `{}` has an option ROM", question.guest_name()),
+        };
         findings.push(Finding::ok(codes::PLAN_ROM, text));
     }
     findings

@@ -74,6 +74,27 @@ fn bridge(question: &Question<'_>, name: &str) -> Finding {
     }
 }
 
+pub(super) fn macs(question: &Question<'_>) -> Vec<Finding> {
+    let target = question.target_name();
+    let taken = question.target.guest.macs_taken.iter().map(|taken| {
+        Finding::blocker(
+            codes::PLAN_MAC,
+            format!(
+                "the hardware address {} of `{}` is also that of guest `{}` on `{target}`",
+                taken.mac,
+                question.guest_name(),
+                taken.guest
+            ),
+            format!(
+                "give one of them another: `mac` under `[[network]]` with `whimbrel edit {}` on \
+                 `{target}`, and restart it",
+                taken.guest
+            ),
+        )
+    });
+    taken.collect()
+}
+
 pub(super) fn user_networks(question: &Question<'_>) -> Vec<Finding> {
     let target = question.target_name();
     let is_user = |kind: &NetworkKind| matches!(kind, NetworkKind::User { .. });

@@ -9,9 +9,9 @@ use super::*;
 use crate::codes;
 use crate::facts::{
     Access, BootFileState, BridgeFacts, Denial, DiskPresent, DiskState, FileKind, Firewall,
-    ForwardTaken, Mark, ProtocolRange,
+    ForwardTaken, Heard, MacTaken, Mark, Proof, ProtocolRange, SegmentFacts,
 };
-use crate::guest::{DiskSource, NetworkKind};
+use crate::guest::{DiskSource, Mac, NetworkKind};
 use crate::passport::Accelerator;
 use crate::sample;
 use std::collections::BTreeSet;
@@ -26,17 +26,24 @@ struct World {
     target: (HostFacts, GuestFacts),
     link: LinkFacts,
     load: LoadFacts,
+    is_stop_and_copy: bool,
 }
 
 impl World {
     fn healthy() -> Self {
+        let kvm = |name| {
+            let mut host = sample::host_facts(name);
+            host.engines[0].accelerator = Accelerator::Kvm;
+            host
+        };
         let file = crate::text_file::TextFile { name: "", text: sample::GUEST_FILE, base: None };
         Self {
             guest: crate::guest::file::parse(&file).unwrap(),
-            passport: Some(sample::passport()),
+            passport: Some(Passport { accelerator: Accelerator::Kvm, ..sample::passport() }),
             run_state: Some(RunState::Running),
-            source: (sample::host_facts("alpha"), sample::guest_facts()),
-            target: (sample::host_facts("beta"), sample::guest_facts()),
+            source: (kvm("alpha"), sample::guest_facts()),
+            target: (kvm("beta"), sample::guest_facts()),
+            is_stop_and_copy: false,
             link: LinkFacts {
                 address: Some("10.0.0.2".parse().unwrap()),
                 round_trip: Some(Duration::from_millis(1)),
@@ -62,6 +69,7 @@ impl World {
             link: &self.link,
             load: self.load,
             bargain: Bargain::default(),
+            is_stop_and_copy: self.is_stop_and_copy,
         })
     }
 
@@ -147,8 +155,8 @@ fn each_spoilt_fact_has_its_finding() {
     });
     check(Blocker, codes::PLAN_ENGINE, |w| w.target.0.engines.clear());
     check(Blocker, codes::PLAN_ENGINE, |w| {
-        w.target.0.engines[0].accelerator = Accelerator::Kvm;
-        w.target.0.engines[0].accelerator_reason = "/dev/kvm works".to_owned();
+        w.target.0.engines[0].accelerator = Accelerator::Tcg;
+        w.target.0.engines[0].accelerator_reason = "`/dev/kvm` does not open".to_owned();
     });
     check(Warning, codes::PLAN_ENGINE, |w| w.target.0.engines[0].version = "7.2.9".to_owned());
     check(Blocker, codes::PLAN_MACHINE, |w| {
@@ -192,6 +200,26 @@ fn each_spoilt_fact_has_its_finding() {
     check(Warning, codes::PLAN_BRIDGE, |w| {
         w.target.0.bridges = vec![BridgeFacts { name: "br0".to_owned(), mtu: 9000 }];
     });
+    check(Warning, codes::PLAN_EMULATED, emulate);
+    check(Warning, codes::PLAN_DISK_SPACE, |w| w.disk().space = Some(Bytes::mib(3)));
+    check(Warning, codes::PLAN_DISK_CACHE, |w| w.disk().is_direct = Some(false));
+    check(Blocker, codes::PLAN_MAC, |w| {
+        let guest = crate::id::GuestName::new("web2").unwrap();
+        w.target.1.macs_taken = vec![MacTaken { mac: Mac([0x52, 0x54, 0, 1, 2, 3]), guest }];
+    });
+    check(Blocker, codes::PLAN_SEGMENT, |w| hear(w, Heard::Silence { waited_ms: 1000 }));
+    check(Warning, codes::PLAN_SEGMENT, |w| {
+        hear(w, Heard::NotTried { reason: "operation not permitted".to_owned() });
+    });
+    check(Blocker, codes::PLAN_PROOF, |w| {
+        let problem = Problem {
+            kind: Kind::Failed,
+            code: "engine/start".to_owned(),
+            text: "QEMU ended at once: unsupported machine type".to_owned(),
+            remedy: "read what it said".to_owned(),
+        };
+        w.target.1.proof = Some(Proof::Failed { problem });
+    });
     check(Warning, codes::PLAN_USER_NETWORK, |w| {
         w.guest.networks[0].kind = NetworkKind::User { forwards: Vec::new() };
     });
@@ -216,6 +244,59 @@ fn each_spoilt_fact_has_its_finding() {
         .filter(|code| ![codes::PLAN_DISK_ACCESS, codes::PLAN_UNREACHABLE].contains(code))
         .collect();
     assert!(untried.is_empty(), "{untried:?}");
+}
+
+fn hear(world: &mut World, heard: Heard) {
+    world.target.1.segments = vec![SegmentFacts { bridge: "br0".to_owned(), heard }];
+}
+
+fn emulate(world: &mut World) {
+    world.passport = Some(sample::passport());
+    world.source.0.engines[0].accelerator = Accelerator::Tcg;
+    world.target.0.engines[0].accelerator = Accelerator::Tcg;
+}
+
+/// A guest that stands still writes nothing that could be lost.
+#[test]
+fn an_emulated_guest_that_is_stopped_first_loses_nothing() {
+    assert_eq!(spoil(|world| (emulate(world), world.is_stop_and_copy = true).1), []);
+    assert_eq!(spoil(|world| (emulate(world), world.run_state = Some(RunState::Paused)).1), []);
+}
+
+/// What the source could not send, the target need not have heard; who did not listen, says
+/// nothing.
+#[test]
+fn silence_counts_only_where_somebody_spoke() {
+    let findings = spoil(|world| {
+        hear(world, Heard::Silence { waited_ms: 1000 });
+        world.source.1.segments[0].heard =
+            Heard::NotTried { reason: "the link is down".to_owned() };
+    });
+    assert_eq!(findings.len(), 1);
+    assert_eq!((findings[0].severity, findings[0].code), (Severity::Warning, codes::PLAN_SEGMENT));
+    assert_eq!(spoil(|world| world.target.1.segments.clear()), []);
+}
+
+#[test]
+fn a_proof_is_said() {
+    let mut world = World::healthy();
+    world.target.1.proof = Some(Proof::Given { took_ms: 140 });
+    let plan = world.plan();
+    let proof = plan.findings.iter().find(|finding| finding.code == codes::PLAN_PROOF).unwrap();
+    assert!(proof.severity == Severity::Ok && proof.text.contains("140 ms"), "{}", proof.text);
+}
+
+/// With what can be taken from guests that consent, there is room; the arithmetic says so.
+#[test]
+fn memory_of_consenting_guests_counts() {
+    let mut world = World::healthy();
+    world.target.0.memory.free = Bytes::mib(600);
+    assert!(world.plan().is_blocked());
+    world.target.0.memory.reclaimable = Bytes::mib(300);
+    let plan = world.plan();
+    let memory = plan.findings.iter().find(|finding| finding.code == codes::PLAN_MEMORY).unwrap();
+    assert!(memory.severity == Severity::Ok, "{}", memory.text);
+    assert!(memory.text.contains("307200 KiB can be taken"), "{}", memory.text);
 }
 
 #[test]
