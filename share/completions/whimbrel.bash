@@ -499,7 +499,7 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__host__subcmd__list)
-            opts="-h --json --socket --config --help"
+            opts="-h --baseline --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -655,7 +655,7 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__migrate)
-            opts="-d -h --stop-and-copy --bandwidth --max-pause --deadline --max-slowdown --on-miss --hold --carrier --channels --detach --json --socket --config --help"
+            opts="-d -h --stop-and-copy --bandwidth --max-pause --deadline --max-slowdown --on-miss --hold --no-probe --carrier --channels --detach --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -793,7 +793,7 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__plan)
-            opts="-h --stop-and-copy --prove --json --socket --config --help"
+            opts="-h --stop-and-copy --prove --no-probe --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -150,6 +150,7 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l socket -d 'Th
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l stop-and-copy -d 'Plan for stopping the guest first and copying then'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l prove -d 'Start the target engine, paused, as the best proof, and end it again'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l no-probe -d 'Send no frames on the guest\'s bridges to see whether they reach the target'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -s h -l help -d 'Print help'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l bandwidth -d 'The most it may send: `100MiB/s`, `1Gbit/s` [default: as configured]' -r
@@ -165,6 +166,7 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l socket -d 
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l stop-and-copy -d 'Stop the guest first and copy then'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l hold -d 'Converge, stay so, and cut over when `whimbrel cutover GUEST` says so'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l no-probe -d 'Send no frames on the guest\'s bridges to see whether they reach the target'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -s d -l detach -d 'Do not wait for the end; `whimbrel watch GUEST` shows it'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -230,10 +232,12 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from join" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from list" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from list" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from list" -l baseline -d 'Show the CPU model and the machine type that fit all of them instead'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from list" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from ls" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from ls" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from ls" -l baseline -d 'Show the CPU model and the machine type that fit all of them instead'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from ls" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand host; and __fish_seen_subcommand_from forget" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F

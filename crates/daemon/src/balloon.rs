@@ -21,6 +21,9 @@ use whimbrel_model::units::Bytes;
 
 /// How long guests may take to give back what they were asked for.
 const SQUEEZE_MAX: Duration = Duration::from_secs(10);
+/// What is asked for beyond what is missing: others use memory, too, and pages that a guest never
+/// touched give nothing back. What is too much is given back at once.
+const SPARE: Bytes = Bytes::mib(64);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often to look whether squeezed guests can have their memory again, if nobody says so.
 const ROOM_EVERY: Duration = Duration::from_secs(5);
@@ -70,7 +73,8 @@ pub(crate) async fn make_room(daemon: &Daemon, papers: &Papers) {
     }
     let guests = consenting(daemon);
     let consents: Vec<_> = guests.iter().map(Consenting::consent).collect();
-    for (guest, target) in guests.iter().zip(squeeze(missing, &consents)) {
+    let asked = missing.saturating_add(SPARE);
+    for (guest, target) in guests.iter().zip(squeeze(asked, &consents)) {
         if let Some(target) = target {
             let why = format!("to make room for `{}`", papers.guest.name);
             aim(daemon, guest, target, &why).await;

@@ -182,7 +182,7 @@ case "$*" in
 *none,accel=*)
     qemu-system-x86_64 "$@" | sed -u \
         -e 's/"ssse3": true/"ssse3": false/g' \
-        -e 's/"name": "\([A-NP-Z][A-Za-z0-9-]*-v[0-9]*\)"/"name": "\1-lacking"/g' ;;
+        -e 's/"name": "\([A-NP-Za-z][A-Za-z0-9-]*-v[0-9]*\)"/"name": "\1-lacking"/g' ;;
 *) exec qemu-system-x86_64 "$@" ;;
 esac
 "#;
