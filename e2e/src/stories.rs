@@ -107,6 +107,7 @@ pub const STORIES: &[Story] = stories! {
         slowed_down,
         held_until_the_word,
         a_paused_guest_is_held,
+        rehearsed,
     }
     pages {
         there_and_back_and_there,

@@ -19,6 +19,8 @@ pub const LOG_LINES_MAX: u32 = 10_000;
 pub const LOG_LINES_DEFAULT: u32 = 1_000;
 /// Most old reports in one answer.
 pub const REPORTS_MAX: u32 = 100;
+/// Moments that a report tells of.
+pub const SAMPLES_MAX: usize = 240;
 /// Longest a graceful stop waits, in milliseconds.
 pub const STOP_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// How long a graceful stop waits when nothing else was asked for, in milliseconds.

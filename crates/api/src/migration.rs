@@ -34,6 +34,9 @@ pub struct MigrateRequest {
     /// Whether to send no frames on the guest's bridges to see whether they reach the target.
     #[serde(default)]
     pub is_unprobed: bool,
+    /// Whether to do everything but the handing over, clean up, and report.
+    #[serde(default)]
+    pub is_rehearsed: bool,
     /// `tunnel` or `pages`. Absent: the planner chooses.
     pub carrier: Option<String>,
     /// How many data channels. Absent: the planner chooses.
@@ -227,6 +230,8 @@ pub struct Outcome {
 pub enum MigrationResult {
     /// The guest is on the target.
     Done,
+    /// It came as far as the handing over, and no further, as was asked for; nothing of it stays.
+    Rehearsed,
     /// Nothing was begun: a finding of the plan, or the target, said no.
     Refused,
     /// A person cancelled; the guest is where and as it was.
@@ -241,6 +246,7 @@ impl fmt::Display for MigrationResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Done => "done",
+            Self::Rehearsed => "rehearsed",
             Self::Refused => "refused",
             Self::Cancelled => "cancelled",
             Self::Failed => "failed",
@@ -309,6 +315,33 @@ pub struct Report {
     /// The most that the guest was slowed down, in percent.
     #[serde(default)]
     pub throttle_percent_max: u8,
+    /// The pause that a rehearsal would have had, in milliseconds.
+    #[serde(default)]
+    pub rehearsed_pause_ms: Option<u64>,
+    /// Why it was still running when memory was last looked at.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// How it got on over time: at most `SAMPLES_MAX`, in their order, evenly spread. Absent from
+    /// lists.
+    #[serde(default)]
+    pub samples: Vec<Sample>,
+}
+
+/// How memory stood at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sample {
+    /// Since the command, in milliseconds.
+    pub at_ms: u64,
+    /// What still had to be sent, in bytes of guest memory.
+    pub remaining_bytes: u64,
+    /// How fast it went, in bytes of guest memory a second.
+    pub rate_bytes_per_second: u64,
+    /// How fast the guest wrote, in bytes a second.
+    pub dirty_bytes_per_second: u64,
+    /// What had crossed the network, in bytes.
+    pub wire_bytes: u64,
+    /// How much the guest was slowed down, in percent.
+    pub throttle_percent: u8,
 }
 
 /// How pages of 4 KiB travelled.

@@ -82,8 +82,26 @@ pub struct Forecast {
     pub pause_ms: Range,
     /// What will cross the network, in bytes.
     pub wire_bytes: Range,
+    /// Whether it will end under the bargain.
+    #[serde(default)]
+    pub convergence: Convergence,
     /// What the forecast rests on, a line each.
     pub reasons: Vec<String>,
+}
+
+/// Whether a guest writes slowly enough to be caught up with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Convergence {
+    /// Also if it writes much more while it moves.
+    Certain,
+    /// If it goes on as it does.
+    Likely,
+    /// It writes about as fast as the link carries, or faster.
+    Unlikely,
+    /// One of the two is not known.
+    #[default]
+    Unknown,
 }
 
 /// A range that the truth should fall into nine times of ten.

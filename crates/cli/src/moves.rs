@@ -99,6 +99,12 @@ pub(crate) fn conclude(cx: &mut Context, migration: &Migration) -> Done {
             }
             return Ok(End::Done);
         }
+        MigrationResult::Rehearsed => {
+            if !cx.printer.is_json {
+                cx.printer.data(&rehearsed(&outcome.report));
+            }
+            return Ok(End::Done);
+        }
         MigrationResult::Cancelled => {
             cx.printer.say(&format!("Cancelled: {stays}"));
             return Ok(End::Told(Kind::Failed));
@@ -141,13 +147,28 @@ fn success(report: &Report) -> String {
     }
 }
 
+/// Returns what would have happened, and that it did not.
+fn rehearsed(report: &Report) -> String {
+    let Report { guest, source, target, .. } = report;
+    let pause =
+        report.rehearsed_pause_ms.map(|pause_ms| format!(", pause {}", format::ms(pause_ms)));
+    format!(
+        "Rehearsed: {guest} would have moved to {target} in {}{}, {} on the wire. It stays on \
+         {source}, and nothing of the rehearsal stays on either host.",
+        format::ms(report.total_ms),
+        pause.unwrap_or_default(),
+        format::size(report.wire_bytes),
+    )
+}
+
 fn unexplained(migration: &Migration, result: MigrationResult) -> Problem {
     let kind = match result {
         MigrationResult::Refused => Kind::Refused,
         MigrationResult::InDoubt => Kind::InDoubt,
-        MigrationResult::Failed | MigrationResult::Cancelled | MigrationResult::Done => {
-            Kind::Failed
-        }
+        MigrationResult::Failed
+        | MigrationResult::Cancelled
+        | MigrationResult::Rehearsed
+        | MigrationResult::Done => Kind::Failed,
     };
     let Migration { guest, target, .. } = migration;
     let text = format!("the migration of `{guest}` to `{target}` ended as {result}");

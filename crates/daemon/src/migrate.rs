@@ -21,6 +21,7 @@
 mod bargain;
 mod carrier;
 mod effects;
+mod learned;
 mod plan;
 mod prove;
 mod report;
@@ -77,6 +78,8 @@ pub(crate) struct MoveOrder {
     pub(crate) is_held: bool,
     /// No frames are sent on the guest's bridges.
     pub(crate) is_unprobed: bool,
+    /// Come as far as that, and go back.
+    pub(crate) is_rehearsed: bool,
     pub(crate) wish: Wish,
 }
 
@@ -126,6 +129,8 @@ pub(crate) struct Journey {
     pub(crate) word: watch_channel::Sender<bool>,
     /// Everything else is done, and only the word is missing.
     pub(crate) waits_for_word: bool,
+    /// It was only to be rehearsed, and that is done.
+    pub(crate) has_rehearsed: bool,
     /// The engine's part is over: what it still says about this attempt does not count.
     pub(crate) has_given_up_engine: bool,
 }
@@ -170,6 +175,7 @@ impl Journey {
             is_cancelled: false,
             word: watch_channel::Sender::new(false),
             waits_for_word: false,
+            has_rehearsed: false,
             has_given_up_engine: false,
         }
     }
@@ -185,6 +191,11 @@ impl Journey {
     /// Whether it is not to be cut over yet.
     pub(crate) fn is_held(&self) -> bool {
         self.order().is_some_and(|order| order.is_held) && !*self.word.borrow()
+    }
+
+    /// Whether it ends where it would be cut over.
+    pub(crate) fn is_rehearsal(&self) -> bool {
+        self.order().is_some_and(|order| order.is_rehearsed)
     }
 
     /// What a person asked for, where this host is the one that was asked.

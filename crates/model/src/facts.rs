@@ -12,6 +12,7 @@ pub mod wire;
 use crate::guest::{DiskSource, Forward, Mac};
 use crate::id::{GuestId, GuestName, HostName};
 use crate::passport::{Accelerator, BootRole, EngineKind};
+use crate::plan::Span;
 use crate::problem::Problem;
 use crate::units::Bytes;
 use std::net::IpAddr;
@@ -355,7 +356,7 @@ pub struct LinkFacts {
 }
 
 /// What is known of the guest's habits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LoadFacts {
     /// Bytes a second the guest dirties.
     pub dirty_rate: Option<Bytes>,
@@ -363,4 +364,25 @@ pub struct LoadFacts {
     pub used: Option<Bytes>,
     /// What stopping, handing over and starting took the last times, without the pages.
     pub switchover: Option<Duration>,
+    /// Whether the target holds memory of the guest from an earlier visit.
+    pub is_held: bool,
+    /// What its earlier migrations between these two hosts took.
+    pub learned: Learned,
+}
+
+/// What earlier migrations of a guest between two hosts took, from the least to the most; none:
+/// there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Learned {
+    pub count: usize,
+    /// Everything but the time in which memory travels.
+    pub around: Option<Span<Duration>>,
+    /// What stopping, handing over and starting took, without the pages.
+    pub switchover: Option<Span<Duration>>,
+    /// How many times its memory the engine sent.
+    pub sent_times: Option<Span<f64>>,
+    /// What crossed the network of that, as a share, where as much was held as now.
+    pub wire_share: Option<Span<f64>>,
+    /// Bytes a second that the engine sent where no link was in its way: of the fastest.
+    pub engine_rate: Option<Bytes>,
 }

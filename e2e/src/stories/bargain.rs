@@ -169,6 +169,33 @@ fn hold_paused(scene: &Scene, times: usize) -> Result<()> {
     Ok(())
 }
 
+/// A rehearsal does everything but the handing over: the guest works on where it is, nothing of it
+/// is on the target, and what would have happened is reported, also as a page.
+pub(super) fn rehearsed(setting: &Setting) -> Result<()> {
+    let scene = Scene::paired(setting)?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    let witness = scene.create(alpha, &Cast::web1().dirtying("text", 2))?;
+    let said = alpha.whimbrel(&["migrate", "web1", "beta", "--rehearse"])?.ok()?;
+    println!("{said}");
+    ensure!(said.contains("Rehearsed: web1 would have moved to beta"), "{said}");
+    lives_only_on(alpha, beta, "web1", "running")?;
+    witness.is_well()?;
+    let seen = report(alpha, "web1")?;
+    ensure!(seen["result"] == "rehearsed" && seen["problem"].is_null(), "{seen}");
+    ensure!(number(&seen, "rehearsed_pause_ms")? <= 300 + PAUSE_SLACK_MS, "{seen}");
+    ensure!(seen["samples"].as_array().is_some_and(|samples| samples.len() > 1), "{seen}");
+    let page = scene.lab.shared.join("report.html");
+    let path = page.display().to_string();
+    alpha.whimbrel(&["report", "web1", "--html", &path])?.ok()?;
+    let page = std::fs::read_to_string(&page)?;
+    ensure!(page.contains("<polyline") && !page.contains("http"), "{page}");
+    // And what was rehearsed can be done.
+    alpha.whimbrel(&["migrate", "web1", "beta"])?.ok()?;
+    lives_only_on(beta, alpha, "web1", "running")?;
+    witness.is_well()?;
+    Ok(())
+}
+
 fn progress(scene: &Scene) -> Result<Value> {
     let shown = json(scene.alpha(), &["show", "web1"])?;
     Ok(shown["migration"]["progress"].clone())

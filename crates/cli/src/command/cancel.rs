@@ -25,7 +25,10 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     let ended = moves::wait(cx, migration).await?;
     let outcome = ended.outcome.as_ref().expect("waited for it");
     match outcome.result {
-        MigrationResult::Cancelled | MigrationResult::Failed | MigrationResult::Refused => {
+        MigrationResult::Cancelled
+        | MigrationResult::Rehearsed
+        | MigrationResult::Failed
+        | MigrationResult::Refused => {
             let text = format!("Cancelled: {} stays on {}.", ended.guest, ended.source);
             if cx.printer.is_json {
                 cx.printer.json(&outcome.report);

@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// Send no frames on the guest's bridges to see whether they reach the target.
     #[arg(long)]
     no_probe: bool,
+    /// Do everything but the handing over, clean up, and say what would have happened.
+    #[arg(long, conflicts_with_all = ["stop_and_copy", "hold"])]
+    rehearse: bool,
     /// How memory travels: `tunnel` or `pages` [default: the planner chooses].
     #[arg(long)]
     carrier: Option<String>,
@@ -94,6 +97,7 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
         on_miss: args.on_miss.map(OnMiss::from),
         is_held: args.hold,
         is_unprobed: args.no_probe,
+        is_rehearsed: args.rehearse,
         carrier: args.carrier,
         channels: args.channels,
     };

@@ -7,7 +7,7 @@ use crate::context::{Context, End};
 use crate::printer::Style;
 use crate::{Done, format};
 use whimbrel_api::Kind;
-use whimbrel_api::plan::{Finding, Forecast, Plan, PlanRequest, Severity};
+use whimbrel_api::plan::{Convergence, Finding, Forecast, Plan, PlanRequest, Severity};
 
 /// Check what a migration would meet, and forecast what it would cost. Nothing is changed.
 #[derive(Debug, clap::Args)]
@@ -53,6 +53,8 @@ fn print(cx: &mut Context, plan: &Plan) {
     }
     if let Some(forecast) = &plan.forecast {
         cx.printer.data(&format!("\nforecast: {}", forecast_text(forecast)));
+        let ends = ends(forecast.convergence);
+        cx.printer.data(&format!("          {ends}"));
         for reason in &forecast.reasons {
             cx.printer.data(&format!("          {reason}"));
         }
@@ -82,6 +84,16 @@ pub(crate) fn finding_text(cx: &Context, finding: &Finding) -> String {
         text.push_str(&format!("         code: {}\n", finding.code));
     }
     text
+}
+
+/// Returns in words whether it will end.
+pub(crate) fn ends(convergence: Convergence) -> &'static str {
+    match convergence {
+        Convergence::Certain => "it will end as promised",
+        Convergence::Likely => "it will end as promised if the guest goes on as it does",
+        Convergence::Unlikely => "it will hardly end as promised: the guest writes too fast",
+        Convergence::Unknown => "how much the guest writes was not measured for so short a move",
+    }
 }
 
 /// Returns `9-14 s in all, pause 60-110 ms, 1.2-1.9 GiB on the wire`.

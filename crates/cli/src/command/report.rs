@@ -3,11 +3,17 @@
 
 //! `whimbrel report`
 
+mod html;
+
 use crate::context::{Context, End};
 use crate::table::Align::{Left, Right};
 use crate::table::{Table, fields};
-use crate::{Done, format};
-use whimbrel_api::migration::{Bargain, Mode, PageCounts, PauseParts, Report, ReportQuery};
+use crate::{Done, codes, format};
+use std::path::{Path, PathBuf};
+use whimbrel_api::migration::{
+    Bargain, MigrationResult, Mode, PageCounts, PauseParts, Report, ReportQuery,
+};
+use whimbrel_api::{Kind, Problem};
 
 use super::plan::forecast_text;
 
@@ -19,13 +25,19 @@ pub(crate) struct Args {
     /// List all kept migrations of the guest, not only the last.
     #[arg(short, long)]
     all: bool,
+    /// Write the report as one page with plots, for a browser.
+    #[arg(long, value_name = "FILE", conflicts_with = "all", requires = "guest")]
+    html: Option<PathBuf>,
 }
 
 pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
     if let (Some(guest), false) = (&args.guest, args.all) {
         cx.about(guest);
         let report = cx.client.report(guest).await?;
-        if cx.printer.is_json {
+        if let Some(path) = &args.html {
+            write_page(path, &html::page(&report))?;
+            cx.printer.say(&format!("The report is in {}.", path.display()));
+        } else if cx.printer.is_json {
             cx.printer.json(&report);
         } else {
             cx.printer.data(&render(&report));
@@ -39,6 +51,17 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
         cx.printer.data(&render_list(&list.reports));
     }
     Ok(End::Done)
+}
+
+fn write_page(path: &Path, page: &str) -> Result<(), Problem> {
+    std::fs::write(path, page).map_err(|error| {
+        Problem::new(
+            Kind::Failed,
+            codes::FILE_UNWRITABLE,
+            format!("the report cannot be written to `{}`: {error}", path.display()),
+            "name a file in a directory that you may write to",
+        )
+    })
 }
 
 fn render_list(reports: &[Report]) -> String {
@@ -105,6 +128,8 @@ pub(crate) fn render(report: &Report) -> String {
                 report.bargain.map(|bargain| promised(&bargain, report)).unwrap_or_default(),
             ),
             ("missed", report.miss.clone().unwrap_or_default()),
+            ("forecast", compared(report)),
+            ("last words", report.reason.clone().unwrap_or_default()),
             ("memory", memory),
             ("carrier", carrier.unwrap_or_default()),
             ("pages", report.pages.as_ref().map(pages).unwrap_or_default()),
@@ -131,6 +156,28 @@ fn pages(pages: &PageCounts) -> String {
             .push(format!("link made again {times}, {} twice", format::size(pages.repeated_bytes)));
     }
     parts.join(", ")
+}
+
+/// Returns `time as expected, pause longer than expected`: the forecast against the outcome.
+pub(crate) fn compared(report: &Report) -> String {
+    let Some(forecast) =
+        report.forecast.as_ref().filter(|_| report.result == MigrationResult::Done)
+    else {
+        return String::new();
+    };
+    let parts = [
+        ("time", forecast.total_ms, Some(report.total_ms)),
+        ("pause", forecast.pause_ms, report.pause_ms),
+        ("bytes", forecast.wire_bytes, Some(report.wire_bytes)),
+    ];
+    let judged = parts.into_iter().filter_map(|(what, range, seen)| {
+        Some(match seen? {
+            seen if seen < range.min => format!("{what} less than expected"),
+            seen if seen > range.max => format!("{what} more than expected"),
+            _ => format!("{what} as expected"),
+        })
+    });
+    judged.collect::<Vec<_>>().join(", ")
 }
 
 /// Returns `pause 300 ms, 30 m, no slowdown: kept`.

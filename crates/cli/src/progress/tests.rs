@@ -5,7 +5,7 @@
 
 use super::*;
 use whimbrel_api::migration::{Mode, PhaseTime, Progress as Figures};
-use whimbrel_api::plan::{Finding, Forecast, Range};
+use whimbrel_api::plan::{Convergence, Finding, Forecast, Range};
 
 fn migration(phase: Phase) -> Migration {
     let took = [120, 300, 10_200, 80, 30, 40];
@@ -34,6 +34,7 @@ fn migration(phase: Phase) -> Migration {
             total_ms: Range { min: 9_000, max: 14_000 },
             pause_ms: Range { min: 60, max: 110 },
             wire_bytes: Range::default(),
+            convergence: Convergence::Certain,
             reasons: Vec::new(),
         }),
         progress: Some(Figures {

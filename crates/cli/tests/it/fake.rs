@@ -149,6 +149,7 @@ fn plan(guest: &str, target: &str) -> Plan {
         total_ms: Range { min: 9_000, max: 14_000 },
         pause_ms: Range { min: 60, max: 110 },
         wire_bytes: Range { min: 300 << 20, max: 400 << 20 },
+        convergence: Convergence::Certain,
         reasons: vec!["the link carries 112 MiB/s".into()],
     };
     Plan {
@@ -268,6 +269,9 @@ fn report(begun: &Migration, result: MigrationResult, problem: Option<Problem>) 
         is_kept: is_moved.then_some(true),
         miss: None,
         throttle_percent_max: 20,
+        rehearsed_pause_ms: None,
+        reason: None,
+        samples: Vec::new(),
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) async fn migrate(
     let handle = daemon.guests.find(&guest)?;
     let carrier = request.carrier.as_deref().map(carrier_named).transpose()?;
     let config = daemon.config();
-    if request.is_held && request.is_stop_and_copy {
+    if (request.is_held || request.is_rehearsed) && request.is_stop_and_copy {
         return Err(held_and_stopped());
     }
     let order = MoveOrder {
@@ -76,7 +76,8 @@ pub(super) async fn migrate(
         target: target(&daemon, &request.target)?,
         is_stop_and_copy: request.is_stop_and_copy,
         bargain: migrate::bargain_for(&request, config.bargain),
-        is_held: request.is_held,
+        is_held: request.is_held || request.is_rehearsed,
+        is_rehearsed: request.is_rehearsed,
         is_unprobed: request.is_unprobed,
         wish: Wish {
             carrier,
@@ -212,8 +213,11 @@ async fn guest_of_reports(daemon: &Daemon, guest: &GuestRef) -> Result<GuestId, 
 }
 
 pub(super) async fn report(daemon: &Daemon, guest: &GuestRef) -> Result<Report, Problem> {
-    let newest = reports(daemon, Some(guest), 1).await?.reports.into_iter().next();
-    newest.ok_or_else(|| no_report(&format!("guest `{guest}` was never moved from or to here")))
+    let id = guest_of_reports(daemon, guest).await?;
+    let rows = daemon.store.call(move |tables| tables.reports(Some(id), 1)).await;
+    let newest = rows.map_err(|error| Problem::of(&error))?.into_iter().next();
+    let missing = || no_report(&format!("guest `{guest}` was never moved from or to here"));
+    read(&newest.ok_or_else(missing)?)
 }
 
 pub(super) async fn reports(
@@ -228,5 +232,7 @@ pub(super) async fn reports(
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let rows = daemon.store.call(move |tables| tables.reports(id, limit)).await;
     let rows = rows.map_err(|error| Problem::of(&error))?;
-    Ok(ReportList { reports: rows.iter().map(read).collect::<Result<_, _>>()? })
+    // A list of many is for a table; the plots are in each report.
+    let brief = |row: &ReportRow| Ok(Report { samples: Vec::new(), ..read(row)? });
+    Ok(ReportList { reports: rows.iter().map(brief).collect::<Result<_, Problem>>()? })
 }

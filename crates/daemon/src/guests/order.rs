@@ -42,6 +42,8 @@ pub(crate) enum MigrationEvent {
     Dialled(Result<Call, Box<Problem>>),
     /// The attempt must end here, for this reason.
     Failed(Box<Problem>),
+    /// It has come as far as a rehearsal goes.
+    Rehearsed,
     /// New figures from engine and carrier.
     Progress(Box<Figures>),
 }

@@ -7,7 +7,7 @@
 //! advice is followed. A guest that stands still is held at the commit: its engine has nothing left
 //! to send, but nobody has given anything away yet.
 
-use crate::guests::{GuestError, GuestTask};
+use crate::guests::{GuestError, GuestEvent, GuestTask, MigrationEvent};
 use crate::migrate::{Journey, MoveOrder, ms};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -191,7 +191,7 @@ impl GuestTask {
         let Some(journey) = &mut self.journey else {
             return Err(GuestError::NotMoving { guest }.into());
         };
-        if !journey.is_held() {
+        if !journey.is_held() || journey.is_rehearsal() {
             return Err(GuestError::NotHeld { guest }.into());
         }
         journey.word.send_replace(true);
@@ -211,8 +211,33 @@ impl GuestTask {
         if is_held && !std::mem::replace(&mut journey.waits_for_word, true) {
             self.story("everything is on the target; the guest waits for `whimbrel cutover`");
             self.send_migration();
+            self.note_held();
         }
         is_held
+    }
+
+    /// It could be cut over now. That is as far as a rehearsal goes.
+    pub(super) fn note_held(&mut self) {
+        let Some(journey) = &mut self.journey else { return };
+        if !journey.is_rehearsal() || std::mem::replace(&mut journey.has_rehearsed, true) {
+            return;
+        }
+        // An event of its own: this may be in the middle of an effect.
+        let (guest, handoff) = (self.handle.clone(), journey.handoff);
+        let telling = async move {
+            let event = MigrationEvent::Rehearsed;
+            // The guest may have been forgotten meanwhile.
+            let _ = guest.send(GuestEvent::Migration { handoff, event }).await;
+        };
+        journey.add_helper(tokio::spawn(telling).abort_handle());
+    }
+
+    pub(super) async fn end_rehearsal(&mut self) {
+        if self.ownership.has_ceded() {
+            return;
+        }
+        self.story("the rehearsal is over: everything was ready for the handing over");
+        self.tell_machine(Event::Cancelled).await;
     }
 
     /// The engine has stopped a guest that is held. Returns whether that was its own doing: then

@@ -250,6 +250,7 @@ impl GuestTask {
                 self.note_problem(*problem);
                 self.tell_machine(Event::EngineFailed).await;
             }
+            MigrationEvent::Rehearsed => self.end_rehearsal().await,
             MigrationEvent::Progress(progress) => self.on_progress(*progress),
         }
     }

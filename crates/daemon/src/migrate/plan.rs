@@ -5,7 +5,7 @@
 
 use crate::daemon::Daemon;
 use crate::guests::{GuestView, Papers, parse_passport, parse_stored};
-use crate::migrate::{Planned, Target, prove};
+use crate::migrate::{Planned, Target, learned, prove};
 use crate::pages;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -27,7 +27,9 @@ use whimbrel_model::facts::{
 use whimbrel_model::guest::{Guest, Mac, NetworkKind, Protocol};
 use whimbrel_model::id::{GuestId, HostName};
 use whimbrel_model::passport::{DeviceKind, Passport};
-use whimbrel_model::plan::{self, Bargain, Finding, Forecast, Question, Severity, Side, Span};
+use whimbrel_model::plan::{
+    self, Bargain, Convergence, Finding, Forecast, Question, Severity, Side, Span,
+};
 use whimbrel_model::run_state::RunState;
 use whimbrel_model::units::Bytes;
 
@@ -91,6 +93,7 @@ pub(crate) async fn make_plan(
         Some(RunState::Running) if is_long => measure_writes(view).await,
         _ => None,
     };
+    let learned = learned::learned(daemon, view.id, &target.name, held.is_some()).await;
     let plan = plan::plan(&Question {
         id: view.id,
         guest: &papers.guest,
@@ -99,7 +102,7 @@ pub(crate) async fn make_plan(
         source: Side { host: &source_host, guest: &source_guest },
         target: Side { host: &target_host, guest: &target_guest },
         link: &link,
-        load: LoadFacts { dirty_rate, ..LoadFacts::default() },
+        load: LoadFacts { dirty_rate, is_held: held.is_some(), learned, ..LoadFacts::default() },
         bargain: asked.bargain,
         is_stop_and_copy: asked.is_stop_and_copy,
     });
@@ -440,6 +443,12 @@ pub(crate) fn forecast(forecast: &Forecast) -> api::Forecast {
         total_ms: time(forecast.total),
         pause_ms: time(forecast.pause),
         wire_bytes: api::Range { min: forecast.bytes.low.0, max: forecast.bytes.high.0 },
+        convergence: match forecast.convergence {
+            Convergence::Certain => api::Convergence::Certain,
+            Convergence::Likely => api::Convergence::Likely,
+            Convergence::Unlikely => api::Convergence::Unlikely,
+            Convergence::Unknown => api::Convergence::Unknown,
+        },
         reasons: forecast.reasons.clone(),
     }
 }

@@ -11,9 +11,10 @@ use crate::story::unix_ms;
 use std::time::{Duration, Instant, SystemTime};
 use whimbrel_api::Problem;
 use whimbrel_api::event::Event as ApiEvent;
+use whimbrel_api::limits::SAMPLES_MAX;
 use whimbrel_api::migration::{
     Migration, MigrationResult, Mode, Outcome, PageCounts, PauseParts, Phase, PhaseTime, Progress,
-    Report,
+    Report, Sample,
 };
 use whimbrel_api::plan::{Finding, Forecast, Range};
 use whimbrel_bargain::Step;
@@ -39,6 +40,7 @@ pub(crate) struct Progressing {
     forecast: Option<Forecast>,
     progress: Option<Progress>,
     pages: Option<PageCounts>,
+    samples: Samples,
     /// Why the bargain cannot be kept.
     miss: Option<String>,
     /// The most the guest was slowed down.
@@ -67,6 +69,7 @@ impl Progressing {
             forecast: None,
             progress: None,
             pages: None,
+            samples: Samples::default(),
             miss: None,
             throttle_percent_max: 0,
             stopped: None,
@@ -132,6 +135,14 @@ impl Progressing {
                 repeated_bytes: pages.repeat_bytes,
             });
         }
+        self.samples.push(Sample {
+            at_ms: ms(self.began.elapsed()),
+            remaining_bytes: seen.remaining.0,
+            rate_bytes_per_second: seen.rate.0,
+            dirty_bytes_per_second: seen.dirty_rate.0,
+            wire_bytes: wire_bytes(&figures.carried),
+            throttle_percent: seen.throttle_percent,
+        });
         let before = self.progress.take().unwrap_or_default();
         let done = seen.total.0.saturating_sub(seen.remaining.0);
         let permille = done.saturating_mul(1000).checked_div(seen.total.0).unwrap_or(0);
@@ -167,6 +178,38 @@ impl Progressing {
             first_packet_ms: None,
         };
         (span(self.stopped, self.released), parts)
+    }
+}
+
+/// The moments of a migration, thinned out as it goes on: however long that is, they are spread
+/// evenly over all of it.
+#[derive(Debug, Default)]
+struct Samples {
+    kept: Vec<Sample>,
+    /// The least time between two of them.
+    apart_ms: u64,
+}
+
+impl Samples {
+    fn push(&mut self, sample: Sample) {
+        let last = self.kept.last().map(|last| last.at_ms + self.apart_ms);
+        if last.is_some_and(|due_ms| sample.at_ms < due_ms) {
+            return;
+        }
+        if self.kept.len() >= SAMPLES_MAX {
+            let first_ms = self.kept.first().map_or(0, |first| first.at_ms);
+            let length_ms = sample.at_ms.saturating_sub(first_ms);
+            self.apart_ms = length_ms / (SAMPLES_MAX as u64 / 2);
+            let mut due_ms = 0;
+            self.kept.retain(|kept| {
+                let is_due = kept.at_ms >= due_ms;
+                if is_due {
+                    due_ms = kept.at_ms + self.apart_ms;
+                }
+                is_due
+            });
+        }
+        self.kept.push(sample);
     }
 }
 
@@ -252,6 +295,11 @@ impl Journey {
             }),
             miss: migration.miss,
             throttle_percent_max: self.progressing.throttle_percent_max,
+            rehearsed_pause_ms: progress
+                .pause_now_ms
+                .filter(|_| result == MigrationResult::Rehearsed),
+            reason: progress.reason,
+            samples: self.progressing.samples.kept.clone(),
         }
     }
 }
@@ -274,12 +322,16 @@ impl GuestTask {
         if matches!(figures.migration, EngineMigration::Switching(_)) {
             journey.progressing.enter(Phase::Switch);
         }
+        let is_holding = journey.progressing.progress.as_ref().is_some_and(|p| p.is_holding);
         let miss = figures.advice.and_then(|advice| advice.miss);
         if let Some(miss) = miss.filter(|_| journey.progressing.miss.is_none()) {
             journey.progressing.miss = Some(miss.text.clone());
             self.story_warn(format!("the bargain cannot be kept: {}", miss.text));
         }
         self.send_migration();
+        if is_holding {
+            self.note_held();
+        }
     }
 
     pub(super) fn note_stopped(&mut self) {
@@ -435,4 +487,24 @@ pub(crate) async fn report_for(
     let report: Report = serde_json::from_str(&json).ok()?;
     let is_theirs = [&report.source, &report.target].contains(&&peer.to_string());
     is_theirs.then(|| json.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A migration of hours keeps a bounded number of moments, from all of it.
+    #[test]
+    fn samples_are_bounded_and_spread() {
+        let mut samples = Samples::default();
+        for at_ms in (0..7_200_000).step_by(190) {
+            samples.push(Sample { at_ms, ..Sample::default() });
+            assert!(samples.kept.len() <= SAMPLES_MAX);
+        }
+        let kept = &samples.kept;
+        assert!(kept.len() > SAMPLES_MAX / 3, "{}", kept.len());
+        assert_eq!(kept[0].at_ms, 0);
+        let apart = kept.windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms);
+        assert!(apart.max().unwrap() < 7_200_000 / 40);
+    }
 }

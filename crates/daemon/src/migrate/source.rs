@@ -287,6 +287,10 @@ impl GuestTask {
         let guest = self.name();
         let cancelled = self.journey.as_ref().is_some_and(|journey| journey.is_cancelled);
         let told = self.journey.as_ref().and_then(|journey| journey.problem.clone());
+        if told.is_none() && self.journey.as_ref().is_some_and(|journey| journey.has_rehearsed) {
+            self.story("the guest stays here, as before the rehearsal");
+            return self.end_journey(MigrationResult::Rehearsed, None).await;
+        }
         let problem = told.unwrap_or_else(|| kept(&guest, self.peer_name(), reason));
         let result = match (cancelled, problem.kind) {
             (true, _) => MigrationResult::Cancelled,

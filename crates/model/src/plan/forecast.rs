@@ -10,6 +10,7 @@
 
 use super::{Convergence, Finding, Forecast, Question, Span};
 use crate::codes;
+use crate::passport::{Accelerator, Passport};
 use crate::run_state::RunState;
 use crate::units::{Bytes, format_duration};
 use std::time::Duration;
@@ -33,6 +34,20 @@ const SETUP: Span<f64> = Span { low: 0.3, high: 2.5 };
 const SWITCHOVER_UNKNOWN: Span<Duration> =
     Span { low: Duration::from_millis(20), high: Duration::from_millis(250) };
 
+/// How far the next migration may be from what earlier ones took.
+const LEARNED_TIME: Span<f64> = Span { low: 0.7, high: 1.5 };
+const LEARNED_SENT: f64 = 1.25;
+const LEARNED_WIRE: f64 = 1.5;
+const LEARNED_RATE: Span<f64> = Span { low: 0.6, high: 1.3 };
+/// What is left on the wire where the target holds most of it.
+const HELD_SHARE: Span<f64> = Span { low: 0.002, high: 0.5 };
+const SHARE_MIN: f64 = 0.002;
+/// What an engine sends: two cores were seen to send 700 MB/s; beside an emulated processor less.
+const ENGINE_RATE: Span<f64> = Span { low: 150e6, high: 1.2e9 };
+const ENGINE_EMULATED: Span<f64> = Span { low: 40e6, high: 700e6 };
+/// Of what can be sent, a guest of which nothing is known may write so much.
+const DIRTY_UNKNOWN: f64 = 0.5;
+
 /// What an engine can compress while it sends: on two cores, QEMU's multifd with zstd was measured
 /// to take in 260 MB/s, and one plain channel 700 MB/s.
 const COMPRESSION_PAYS_BELOW: Bytes = Bytes(200_000_000);
@@ -48,17 +63,14 @@ pub(super) fn forecast(question: &Question<'_>) -> Forecast {
         return definition_only();
     };
     let mut reasons = Vec::new();
-    let rate = rate(question, &mut reasons);
-    let memory = as_f64(passport.memory);
-    let used = match question.load.used {
-        Some(used) => {
-            reasons.push(format!("{used} of {} hold anything but zeroes", passport.memory));
-            Span { low: as_f64(used), high: as_f64(used) * 1.1 }
-        }
-        None => {
-            reasons.push(format!("it is not known how much of {} is in use", passport.memory));
-            Span { low: memory * USED_MIN, high: memory }
-        }
+    let link = rate(question, &mut reasons);
+    let used = used(question, as_f64(passport.memory), &mut reasons);
+    let share = wire_share(question, passport, &mut reasons);
+    let engine = engine_rate(question, passport.accelerator);
+    // What a guest's memory is sent with: as the link lets through what is left of it.
+    let rate = Span {
+        low: engine.low.min(link.low / share.high),
+        high: engine.high.min(link.high / share.low),
     };
     let is_running = run_state == RunState::Running;
     let dirty = match question.load.dirty_rate {
@@ -67,33 +79,108 @@ pub(super) fn forecast(question: &Question<'_>) -> Forecast {
             reasons.push(format!("the guest writes {dirty}/s, and more while it moves"));
             Span { low: as_f64(dirty), high: as_f64(dirty) * DIRTY_GROWTH }
         }
+        // What was sent the last times is what was written, too.
+        None if question.load.learned.sent_times.is_some() => Span { low: 0.0, high: 0.0 },
         None => {
             reasons.push("how much the guest writes is not known".to_owned());
-            Span { low: 0.0, high: rate.low * 0.5 }
+            Span { low: 0.0, high: rate.low * DIRTY_UNKNOWN }
         }
     };
     let sent = Span {
         low: used.low * times(dirty.low, rate.high),
         high: used.high * STREAM_OVERHEAD * times(dirty.high, rate.low),
     };
+    let around = around(question, &mut reasons);
+    Forecast {
+        total: Span {
+            low: around.low + Duration::from_secs_f64(sent.low / rate.high),
+            high: around.high + Duration::from_secs_f64(sent.high / rate.low),
+        },
+        pause: pause(question, is_running),
+        bytes: Span { low: as_bytes(sent.low * share.low), high: as_bytes(sent.high * share.high) },
+        convergence: convergence(question, is_running),
+        reasons,
+    }
+}
+
+/// How much of the guest's memory the engine will send in its first pass.
+fn used(question: &Question<'_>, memory: f64, reasons: &mut Vec<String>) -> Span<f64> {
+    if let Some(times) = question.load.learned.sent_times {
+        return Span {
+            low: memory * times.low / LEARNED_SENT,
+            high: memory * times.high * LEARNED_SENT,
+        };
+    }
+    let passport_memory = question.passport.map_or(Bytes(0), |passport| passport.memory);
+    match question.load.used {
+        Some(used) => {
+            reasons.push(format!("{used} of {passport_memory} hold anything but zeroes"));
+            Span { low: as_f64(used), high: as_f64(used) * 1.1 }
+        }
+        None => {
+            reasons.push(format!("it is not known how much of {passport_memory} is in use"));
+            Span { low: memory * USED_MIN, high: memory }
+        }
+    }
+}
+
+/// What is left of the engine's stream on the wire.
+fn wire_share(
+    question: &Question<'_>,
+    passport: &Passport,
+    reasons: &mut Vec<String>,
+) -> Span<f64> {
+    if question.load.is_held {
+        reasons.push("the target holds memory of an earlier visit".to_owned());
+    }
+    if let Some(share) = question.load.learned.wire_share {
+        let high = (share.high * LEARNED_WIRE).clamp(SHARE_MIN, 1.1);
+        return Span { low: (share.low / LEARNED_WIRE).clamp(SHARE_MIN, 1.0), high };
+    }
+    if question.load.is_held {
+        return HELD_SHARE;
+    }
     let compresses = [question.source, question.target].iter().all(|side| {
         let engine = side.host.engines.iter().find(|engine| engine.kind == passport.engine);
         engine.is_some_and(|engine| engine.has_multifd_zstd)
     });
-    let least = if compresses && compression_pays(question.link.rate) {
-        sent.low * COMPRESSED
-    } else {
-        sent.low
+    let is_compressed = compresses && compression_pays(question.link.rate);
+    Span { low: if is_compressed { COMPRESSED } else { 1.0 }, high: 1.0 }
+}
+
+/// Bytes a second that an engine can send when nothing is in its way.
+fn engine_rate(question: &Question<'_>, accelerator: Accelerator) -> Span<f64> {
+    let unknown = match accelerator {
+        Accelerator::Tcg => ENGINE_EMULATED,
+        Accelerator::Kvm => ENGINE_RATE,
     };
-    Forecast {
-        total: Span {
-            low: Duration::from_secs_f64(SETUP.low + least / rate.high),
-            high: Duration::from_secs_f64(SETUP.high + sent.high / rate.low),
+    match question.load.learned.engine_rate {
+        // A link may have been in its way.
+        Some(best) => Span {
+            low: unknown.low.min(as_f64(best) * LEARNED_RATE.low),
+            high: as_f64(best) * LEARNED_RATE.high.max(unknown.low / as_f64(best).max(1.0)),
         },
-        pause: pause(question, is_running),
-        bytes: Span { low: as_bytes(least), high: as_bytes(sent.high) },
-        convergence: convergence(question, is_running),
-        reasons,
+        None => unknown,
+    }
+}
+
+/// Everything but the time in which memory travels.
+fn around(question: &Question<'_>, reasons: &mut Vec<String>) -> Span<Duration> {
+    let learned = question.load.learned;
+    match learned.around {
+        Some(around) => {
+            let count = learned.count;
+            let plural = if count == 1 { "" } else { "s" };
+            reasons.push(format!("{count} earlier migration{plural} between these hosts count"));
+            Span {
+                low: around.low.mul_f64(LEARNED_TIME.low),
+                high: around.high.mul_f64(LEARNED_TIME.high),
+            }
+        }
+        None => Span {
+            low: Duration::from_secs_f64(SETUP.low),
+            high: Duration::from_secs_f64(SETUP.high),
+        },
     }
 }
 
@@ -132,8 +219,12 @@ fn pause(question: &Question<'_>, is_running: bool) -> Span<Duration> {
     if !is_running {
         return Span { low: Duration::ZERO, high: Duration::ZERO };
     }
-    let fixed = match question.load.switchover {
-        Some(learned) => Span { low: learned.mul_f64(0.7), high: learned.mul_f64(1.5) },
+    let once = question.load.switchover.map(|time| Span { low: time, high: time });
+    let fixed = match question.load.learned.switchover.or(once) {
+        Some(learned) => Span {
+            low: learned.low.mul_f64(LEARNED_TIME.low),
+            high: learned.high.mul_f64(LEARNED_TIME.high),
+        },
         None => SWITCHOVER_UNKNOWN,
     };
     Span { low: fixed.low, high: fixed.high + question.bargain.pause_max }
