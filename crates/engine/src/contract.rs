@@ -92,7 +92,8 @@ pub enum Start {
 ///   are released; `resume` takes them again and goes on.
 /// - An instance that was launched with [`Start::Incoming`] never runs before `resume`, writes no
 ///   disk before it, and announces nothing on the network before `announce`.
-/// - `cancel` returns a guest that ran to running, in every phase before `Completed`.
+/// - `cancel` returns a guest that ran to running, in every phase before `PostCopy` and
+///   `Completed`. Some engines can do so in `PostCopy`, too; the others refuse.
 /// - `destroy` returns only when the process is gone.
 #[async_trait]
 pub trait Instance: Send + Sync {
@@ -152,7 +153,24 @@ pub trait Instance: Send + Sync {
     async fn cancel(&self) -> Result<Migration, EngineError>;
     /// Tells the network where the guest is now.
     async fn announce(&self) -> Result<(), EngineError>;
+
+    /// Stops a guest that is being sent, hands its devices over and lets the rest of its memory
+    /// follow: see [`Migration::PostCopy`]. Returns when the engine has accepted. Only where
+    /// [`MigrationOptions::may_postcopy`] was asked for at both ends.
+    async fn enter_postcopy(&self) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported { what: POSTCOPY.to_owned() })
+    }
+    /// At the target of a post-copy that was cut off ([`Migration::Interrupted`]): listens again.
+    async fn receive_again(&self) -> Result<ChannelEnd, EngineError> {
+        Err(EngineError::Unsupported { what: POSTCOPY.to_owned() })
+    }
+    /// At its source: goes on with what the target has not got.
+    async fn send_again(&self, _channels: ChannelEnd) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported { what: POSTCOPY.to_owned() })
+    }
 }
+
+const POSTCOPY: &str = "post-copy";
 
 /// What no other process can have been: a pid and when it began, from `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,6 +200,8 @@ pub struct MigrationOptions {
     pub is_stop_and_copy: bool,
     /// [`Tuning::throttle_percent`] may be asked for later on.
     pub may_throttle: bool,
+    /// [`Instance::enter_postcopy`] may be asked for later on. Has one channel.
+    pub may_postcopy: bool,
 }
 
 impl MigrationOptions {
@@ -210,6 +230,13 @@ pub enum Migration {
     Active(Progress),
     /// The guest is stopped at the source, and the last pages are on their way.
     Switching(Progress),
+    /// Everything but memory has arrived. The target may run the guest and gets the pages that it
+    /// misses as it touches them; the source stands still for good and serves them. Neither half
+    /// is a guest without the other.
+    PostCopy(Progress),
+    /// A post-copy has lost its channels: both wait for [`Instance::receive_again`] and
+    /// [`Instance::send_again`].
+    Interrupted(Progress),
     Completed(Progress),
     Failed {
         reason: String,

@@ -16,5 +16,8 @@ mod life;
 #[path = "contract/moves.rs"]
 mod moves;
 #[cfg(test)]
+#[path = "contract/postcopy.rs"]
+mod postcopy;
+#[cfg(test)]
 #[path = "contract/qemu_only.rs"]
 mod qemu_only;

@@ -267,6 +267,7 @@ fn progress_of(migration: &Migration) -> Progress {
         Migration::Active(progress)
         | Migration::Switching(progress)
         | Migration::Completed(progress) => *progress,
+        &Migration::PostCopy(progress) | &Migration::Interrupted(progress) => progress,
         Migration::None | Migration::Failed { .. } | Migration::Cancelled => Progress::default(),
     }
 }

@@ -422,6 +422,18 @@ impl Instance for QemuInstance {
     async fn announce(&self) -> Result<(), EngineError> {
         self.announce_self().await
     }
+
+    async fn enter_postcopy(&self) -> Result<(), EngineError> {
+        self.start_postcopy().await
+    }
+
+    async fn receive_again(&self) -> Result<ChannelEnd, EngineError> {
+        self.begin_receive_again().await
+    }
+
+    async fn send_again(&self, channels: ChannelEnd) -> Result<(), EngineError> {
+        self.begin_send_again(channels).await
+    }
 }
 
 #[cfg(test)]

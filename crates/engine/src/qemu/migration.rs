@@ -18,6 +18,18 @@
 //!   while data is still on its way.
 //! - `late-block-activate` leaves the target's disks alone until `resume`. Together with `-S` it is
 //!   why both engines can be complete while neither, or only the source, runs.
+//! - Post-copy leaves `active` by the same step, and goes on by itself when that is answered:
+//!
+//!   ```text
+//!   pre-switchover -> postcopy-active -> completed
+//!                       |        ^
+//!                       v        |
+//!       postcopy-paused -> postcopy-recover     over new sockets, both ends asked for it
+//!   ```
+//!
+//!   The target's engine says `postcopy-active` before its devices are there; its guest leaves
+//!   `inmigrate` only when all of them are, and stands still then, because of `-S`. Its disks are
+//!   active from there on, whatever `late-block-activate` says.
 //! - While a stalled link holds `device`, QEMU's monitor answers nothing. The cure is to close the
 //!   sockets at the other end of the channels.
 
@@ -60,6 +72,8 @@ pub(super) struct Moving {
     is_sending: bool,
     /// The guest ran when we began.
     was_running: bool,
+    /// Half of the guest is elsewhere: what follows an end here is not ours to do.
+    is_postcopy: bool,
     steps: PauseSteps,
 }
 
@@ -151,6 +165,10 @@ impl QemuInstance {
     /// Sets every capability and parameter we care for, on or off: an earlier attempt may have
     /// left others.
     async fn prepare(&self, options: &MigrationOptions) -> Result<(), EngineError> {
+        if options.may_postcopy && options.channels > 1 {
+            let what = "post-copy over more than one channel".to_owned();
+            return Err(EngineError::Unsupported { what });
+        }
         if options.channels > CHANNELS_MAX {
             let what = format!("{} channels; the most is {CHANNELS_MAX}", options.channels);
             return Err(EngineError::Unsupported { what });
@@ -164,7 +182,7 @@ impl QemuInstance {
             ("pause-before-switchover", true),
             ("validate-uuid", true),
             ("multifd", is_multifd),
-            ("postcopy-ram", false),
+            ("postcopy-ram", options.may_postcopy),
             ("auto-converge", options.may_throttle),
             ("xbzrle", false),
         ];
@@ -200,6 +218,7 @@ impl QemuInstance {
         let parameters = json!({
             // Its default would be 128 MiB/s; 0 is "no limit".
             "max-bandwidth": tuning.bandwidth.map_or(0, |bandwidth| bandwidth.0),
+            "max-postcopy-bandwidth": tuning.bandwidth.map_or(0, |bandwidth| bandwidth.0),
             "downtime-limit": u64::try_from(pause).expect("the limit above fits"),
             "cpu-throttle-initial": throttle,
             "cpu-throttle-increment": THROTTLE_MAX,
@@ -214,7 +233,35 @@ impl QemuInstance {
         let answer: Answer = serde_json::from_value(value).map_err(|error| {
             refused(&self.name(), "query-migrate", format!("its answer cannot be read: {error}"))
         })?;
-        Ok(translate(answer, self.moving().steps))
+        let migration = translate(answer, self.moving().steps);
+        let Migration::PostCopy(progress) = migration else { return Ok(migration) };
+        // The source still runs, or the devices have not arrived.
+        match self.status().await?.as_str() {
+            "inmigrate" => Ok(Migration::Active(progress)),
+            "running" if self.moving().is_sending => Ok(Migration::Switching(progress)),
+            _ => Ok(Migration::PostCopy(progress)),
+        }
+    }
+
+    pub(super) async fn start_postcopy(&self) -> Result<(), EngineError> {
+        self.execute("migrate-start-postcopy", json!({})).await.map(|_| ())
+    }
+
+    pub(super) async fn begin_receive_again(&self) -> Result<ChannelEnd, EngineError> {
+        let path = self.directory.join(SOCKET);
+        let failed = |source| EngineError::File { action: "remove", path: path.clone(), source };
+        remove_if_there(&path).map_err(failed)?;
+        self.execute("migrate-recover", json!({ "uri": unix_uri(&path)? })).await?;
+        Ok(ChannelEnd::Listen(path))
+    }
+
+    pub(super) async fn begin_send_again(&self, channels: ChannelEnd) -> Result<(), EngineError> {
+        let ChannelEnd::Connect(path) = channels else {
+            let what = "sending to whoever connects: QEMU connects itself".to_owned();
+            return Err(EngineError::Unsupported { what });
+        };
+        let again = json!({ "uri": unix_uri(&path)?, "resume": true });
+        self.execute("migrate", again).await.map(|_| ())
     }
 
     /// Gives up, waits until QEMU has wound up, and sees to it that the guest runs if it ran.
@@ -224,7 +271,11 @@ impl QemuInstance {
         let deadline = Instant::now() + CANCEL_WAIT_MAX;
         let ended = loop {
             let migration = self.query_migration().await?;
-            if !matches!(migration, Migration::Active(_) | Migration::Switching(_)) {
+            let is_on_its_way = matches!(
+                migration,
+                Migration::Active(_) | Migration::Switching(_) | Migration::PostCopy(_)
+            );
+            if !is_on_its_way {
                 break migration;
             }
             self.next_event(&mut events, deadline, "migrate_cancel").await?;
@@ -299,13 +350,19 @@ impl QemuInstance {
                 self.moving().steps.switching = Some(event.at);
                 Ok(())
             }
+            "postcopy-active" => {
+                let mut moving = self.moving();
+                moving.is_postcopy = true;
+                moving.steps.switching.get_or_insert(event.at);
+                Ok(())
+            }
             "completed" => {
                 let mut moving = self.moving();
                 moving.steps.completed = Some(event.at);
                 moving.is_sending = false;
                 Ok(())
             }
-            "failed" | "cancelled" => self.restore().await,
+            "failed" | "cancelled" if !self.moving().is_postcopy => self.restore().await,
             _ => Ok(()),
         };
         if let Err(error) = outcome {
@@ -344,6 +401,10 @@ fn translate(answer: Answer, steps: PauseSteps) -> Migration {
         }
         "cancelled" => Migration::Cancelled,
         "pre-switchover" | "device" => Migration::Switching(progress),
+        "postcopy-active" | "postcopy-device" => Migration::PostCopy(progress),
+        "postcopy-paused" => Migration::Interrupted(progress),
+        // Not known yet whether it will be able to.
+        "postcopy-recover" | "postcopy-recover-setup" => Migration::Interrupted(progress),
         // `setup`, `wait-unplug`, `cancelling`, and what a newer QEMU may add: not at an end yet.
         _ => Migration::Active(progress),
     }
@@ -412,7 +473,7 @@ mod tests {
     /// What we have no word for has not ended: nobody may take it for failed or completed.
     #[test]
     fn unknown_states_are_not_an_end() {
-        for status in ["setup", "cancelling", "postcopy-device", "brand-new"] {
+        for status in ["setup", "cancelling", "brand-new"] {
             let answer = format!("{{\"status\": \"{status}\"}}");
             assert!(matches!(read(&answer), Migration::Active(_)), "{status}");
         }

@@ -173,6 +173,7 @@ pub(crate) fn options() -> MigrationOptions {
         tuning: Tuning { pause_max: Duration::from_millis(300), ..Tuning::default() },
         is_stop_and_copy: false,
         may_throttle: false,
+        may_postcopy: false,
     }
 }
 

@@ -24,7 +24,7 @@ const PANICS: [u8; 9] = [0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd];
 const SPEAKS: [u8; 8] = [0xba, 0xf8, 0x03, 0xb0, 0x21, 0xee, 0xeb, 0xfe];
 
 /// Makes a disk whose boot sector is this program.
-fn boot_disk(bench: &Bench, program: &[u8]) -> Disk {
+pub(crate) fn boot_disk(bench: &Bench, program: &[u8]) -> Disk {
     let disk = bench.disk("boot.img");
     let DiskSource::Path(path) = &disk.source else { unreachable!("disks here are files") };
     let mut sector = program.to_vec();
