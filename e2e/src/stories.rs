@@ -15,6 +15,7 @@ mod migrate;
 mod moves;
 mod pages;
 mod plan;
+mod postcopy;
 mod recover;
 mod refusals;
 mod storage;
@@ -108,6 +109,12 @@ pub const STORIES: &[Story] = stories! {
         held_until_the_word,
         a_paused_guest_is_held,
         rehearsed,
+    }
+    postcopy {
+        memory_follows,
+        a_cut_is_waited_for,
+        a_daemon_is_killed,
+        the_kernel_must_allow_it,
     }
     pages {
         there_and_back_and_there,

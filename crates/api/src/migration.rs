@@ -69,6 +69,8 @@ pub enum OnMiss {
     Pause,
     /// It is slowed down more than was promised.
     Throttle,
+    /// It runs on the target before all of its memory is there.
+    Postcopy,
 }
 
 impl fmt::Display for OnMiss {
@@ -77,6 +79,7 @@ impl fmt::Display for OnMiss {
             Self::Cancel => "cancel",
             Self::Pause => "pause",
             Self::Throttle => "throttle",
+            Self::Postcopy => "postcopy",
         })
     }
 }
@@ -150,6 +153,8 @@ pub enum Phase {
     Switch,
     /// Ownership changes hands, and the guest starts on the target.
     Handoff,
+    /// The guest runs on the target, and the rest of its memory follows.
+    Postcopy,
     /// The source's copy is destroyed.
     Release,
     /// It has ended, well or not.
@@ -164,6 +169,7 @@ impl fmt::Display for Phase {
             Self::Memory => "memory",
             Self::Switch => "switch",
             Self::Handoff => "handoff",
+            Self::Postcopy => "postcopy",
             Self::Release => "release",
             Self::Ended => "ended",
         })

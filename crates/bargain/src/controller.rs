@@ -154,7 +154,9 @@ impl Controller {
             reason: match (step, look.is_link_up) {
                 (_, false) => "the link was lost; it goes on as soon as there is one".to_owned(),
                 (Step::Hold, true) => words::held(&self.terms, &it),
-                (Step::GoOn | Step::Cancel, true) => words::reason(&self.terms, &it, is_fine),
+                (Step::GoOn | Step::Cancel | Step::Postcopy, true) => {
+                    words::reason(&self.terms, &it, is_fine)
+                }
             },
         }
     }
@@ -270,9 +272,23 @@ impl Controller {
                 OnMiss::Pause => self.pause_more(look, is_new_round),
                 OnMiss::Throttle if self.time_left(look) == Duration::ZERO => return Step::Cancel,
                 OnMiss::Throttle => self.throttle_further(look),
+                // What is left then is written no more, and sent once.
+                OnMiss::Postcopy if !self.follows_in_time(look) => return Step::Cancel,
+                OnMiss::Postcopy if look.is_link_up && look.is_running => return Step::Postcopy,
+                OnMiss::Postcopy => {}
             }
         }
         if self.hold == Hold::Converged { Step::Hold } else { Step::GoOn }
+    }
+
+    /// Whether what is missing on the target would be there before the deadline, if nothing more
+    /// were written here. Of this pass, no more can be missing than it has sent.
+    fn follows_in_time(&self, look: &Look) -> bool {
+        let since = look.elapsed.saturating_sub(self.pace.pass_began());
+        let (rate, dirty) = (self.pace.rate(), self.pace.dirty());
+        let again = Figures::written(Bytes(rate.0.min(dirty.0)), since);
+        let missing = Bytes(look.remaining.0.saturating_add(again.0));
+        self.pace.time(missing).is_some_and(|time| time <= self.time_left(look))
     }
 
     /// However slow the guest becomes: more with every few passes that do not shrink.

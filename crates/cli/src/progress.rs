@@ -94,6 +94,7 @@ fn finished(phase: Phase, duration_ms: u64, migration: &Migration) -> Option<Str
         Phase::Prepare => format!("{} is ready ({took})", migration.target),
         Phase::Memory => format!("{} ({took})", memory(migration)),
         Phase::Handoff => "done".to_owned(),
+        Phase::Postcopy => format!("the rest of its memory has followed ({took})"),
         // Too short, or too late, to be worth a line.
         Phase::Switch | Phase::Release | Phase::Ended => return None,
     })
@@ -146,6 +147,12 @@ fn current(migration: &Migration) -> Option<String> {
         }
         Phase::Switch => "the guest stands still".to_owned(),
         Phase::Handoff => format!("{} takes over", migration.target),
+        Phase::Postcopy => format!(
+            "{}   {} runs on {}, the rest of its memory follows",
+            memory(migration),
+            migration.guest,
+            migration.target
+        ),
         Phase::Release => "cleaning up".to_owned(),
         Phase::Ended => return None,
     };

@@ -23,6 +23,7 @@ mod carrier;
 mod effects;
 mod learned;
 mod plan;
+mod postcopy;
 mod prove;
 mod report;
 mod source;
@@ -35,6 +36,7 @@ pub(crate) use carrier::Wish;
 pub(crate) use plan::{
     Asked, answer_facts, finding, forecast, host_facts, make_plan, read_host_facts,
 };
+pub(crate) use postcopy::half_of;
 pub(crate) use prove::end_forgotten as end_forgotten_proofs;
 pub(crate) use report::{Progressing, report_for};
 pub(crate) use watch::Figures;
@@ -133,6 +135,10 @@ pub(crate) struct Journey {
     pub(crate) has_rehearsed: bool,
     /// The engine's part is over: what it still says about this attempt does not count.
     pub(crate) has_given_up_engine: bool,
+    /// The guest may run on the target before its memory is there.
+    pub(crate) is_postcopy: bool,
+    /// When the engine was last given new channels in post-copy.
+    pub(crate) joined_at: Option<Instant>,
 }
 
 /// Which end of the way this host is.
@@ -177,6 +183,8 @@ impl Journey {
             waits_for_word: false,
             has_rehearsed: false,
             has_given_up_engine: false,
+            is_postcopy: false,
+            joined_at: None,
         }
     }
 
@@ -209,9 +217,14 @@ impl Journey {
     /// What the guest is because of the journey; none: what its engine says.
     pub(crate) fn state(&self) -> Option<GuestState> {
         if !self.is_source() {
-            return Some(GuestState::Arriving);
+            return (!self.runs_here_in_postcopy()).then_some(GuestState::Arriving);
         }
         (self.progressing.phase() >= Phase::Switch).then_some(GuestState::Leaving)
+    }
+
+    /// The guest is ours and runs here, and the rest of its memory follows.
+    pub(crate) fn runs_here_in_postcopy(&self) -> bool {
+        !self.is_source() && self.progressing.phase() == Phase::Postcopy
     }
 
     /// Returns how long the attempt may be without a link now. A stream of pages goes on behind a

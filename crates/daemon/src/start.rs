@@ -285,7 +285,11 @@ async fn take_up(daemon: Arc<Daemon>, id: GuestId, row: Option<GuestRow>) -> Opt
         None => Ownership::open(&daemon, id, engine),
         Some(why) => (Ownership::open_mute(&daemon, id, why), Vec::new()),
     };
-    let handoff = ownership.machine().handoff().map(|handoff| handoff.id);
+    let mut handoff = ownership.machine().handoff().map(|handoff| handoff.id);
+    if let (None, Some(instance)) = (handoff, &found) {
+        let half = crate::migrate::half_of(&daemon, id, &**instance).await;
+        handoff = half.map(|config| config.handoff);
+    }
     let is_elsewhere = matches!(ownership.machine().state, State::Elsewhere { .. });
     let (handle, ends) = daemon.guests.enter(id);
     let has_host_booted = daemon.is_new_boot();

@@ -10,6 +10,8 @@
 mod denials;
 mod firewall;
 
+use crate::dirs::UserIds;
+use nix::unistd::AccessFlags;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
@@ -27,13 +29,24 @@ const KERNEL_RECORDS_MAX: usize = 20_000;
 const KERNEL_RECORD_BYTES_MAX: usize = 8 << 10;
 
 /// Returns what guards this host. Blocks for a moment: it asks `nft`, where that is installed.
-pub fn facts() -> SecurityFacts {
+pub fn facts(engine: UserIds) -> SecurityFacts {
     let first = |path: &str| std::fs::read_to_string(path).ok()?.chars().next();
     SecurityFacts {
         is_selinux_enforcing: first("/sys/fs/selinux/enforce") == Some('1'),
         is_apparmor_enabled: first("/sys/module/apparmor/parameters/enabled") == Some('Y'),
         firewall: firewall::detect(),
+        may_handle_faults: first("/proc/sys/vm/unprivileged_userfaultfd") == Some('1'),
+        has_fault_device: may_open_fault_device(engine),
     }
+}
+
+/// Whether the engine's user may handle page faults through the device.
+fn may_open_fault_device(user: UserIds) -> bool {
+    let device = Path::new("/dev/userfaultfd");
+    let asked = crate::sys::as_user(user, move || {
+        crate::sys::access(device, AccessFlags::R_OK | AccessFlags::W_OK)
+    });
+    matches!(asked, Ok(Ok(())))
 }
 
 /// Returns why a file was denied since then, if SELinux or AppArmor has said so.

@@ -62,6 +62,9 @@ crate::codes! {
     PLAN_NAME = "plan/name": "Whether the guest's name and uuid are free on the target.";
     PLAN_PROOF = "plan/proof":
         "Whether the target's engine starts with exactly what the guest was frozen with.";
+    PLAN_POSTCOPY = "plan/postcopy":
+        "What it means, and needs, that the guest may run on the target before its memory is \
+         there.";
     PLAN_PROTOCOL = "plan/protocol":
         "Whether both hosts' versions of Whimbrel understand each other.";
     PLAN_RELOCATION = "plan/relocation": "Whether relocation is enabled on both hosts.";

@@ -128,6 +128,10 @@ pub struct SecurityFacts {
     pub is_apparmor_enabled: bool,
     /// The firewall that seems to be in charge, for the remedy's command.
     pub firewall: Option<Firewall>,
+    /// Whoever is not privileged may handle the page faults of a process of its own (userfaultfd).
+    pub may_handle_faults: bool,
+    /// The engine's user may open `/dev/userfaultfd`, which is for the same.
+    pub has_fault_device: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

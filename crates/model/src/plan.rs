@@ -18,6 +18,7 @@ mod guest;
 pub mod memory;
 mod network;
 mod peer;
+mod postcopy;
 mod proof;
 pub mod reach;
 mod segment;
@@ -131,12 +132,18 @@ pub enum OnMiss {
     Pause,
     /// Slow the guest down as far as it takes.
     Throttle,
+    /// Let it run on the target before all of its memory is there.
+    Postcopy,
 }
 
 impl OnMiss {
     /// The words for it, in files and on the command line.
-    pub const WORDS: [(&str, OnMiss); 3] =
-        [("cancel", OnMiss::Cancel), ("pause", OnMiss::Pause), ("throttle", OnMiss::Throttle)];
+    pub const WORDS: [(&str, OnMiss); 4] = [
+        ("cancel", OnMiss::Cancel),
+        ("pause", OnMiss::Pause),
+        ("throttle", OnMiss::Throttle),
+        ("postcopy", OnMiss::Postcopy),
+    ];
 }
 
 impl Default for Bargain {
@@ -152,7 +159,7 @@ impl Default for Bargain {
 
 /// Checks everything that can be known before the first byte moves.
 pub fn plan(question: &Question<'_>) -> Plan {
-    let checks: [fn(&Question<'_>) -> Vec<Finding>; 20] = [
+    let checks: [fn(&Question<'_>) -> Vec<Finding>; 21] = [
         peer::protocol,
         peer::relocation,
         peer::allowed,
@@ -173,6 +180,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
         network::user_networks,
         segment::segments,
         proof::proof,
+        postcopy::postcopy,
     ];
     let mut findings: Vec<_> = checks.iter().flat_map(|check| check(question)).collect();
     let is_blocked = findings.iter().any(|finding| finding.severity == Severity::Blocker);

@@ -6,6 +6,7 @@
 use crate::rivals::{DEADLINE, Ours};
 use crate::traces::{self, Trace};
 use crate::world::{End, run};
+use whimbrel_bargain::Step;
 use whimbrel_model::plan::OnMiss;
 
 fn trace(name: &str) -> Trace {
@@ -51,6 +52,18 @@ fn a_longer_pause() {
         assert!(pause < said * 1.5, "{name}: {pause} s, and said were {said} s");
         assert_eq!(ours.throttled, 0, "{name}");
     }
+}
+
+/// Asked for post-copy, it is entered as soon as the miss is known, if the rest follows in time.
+#[test]
+fn post_copy_is_entered_where_it_ends() {
+    let terms = |trace| Ours::new(&trace, 0, OnMiss::Postcopy);
+    let mut ours = terms(trace("three times the link"));
+    run(&trace("three times the link"), &mut ours);
+    let said = ours.said.unwrap();
+    assert_eq!(said.step, Step::Postcopy, "{said:?}");
+    let mut slow = terms(trace("20 Mbit/s, idle"));
+    assert!(matches!(run(&trace("20 Mbit/s, idle"), &mut slow), End::Cancelled { .. }));
 }
 
 /// Asked to slow down further, the guest arrives within the pause that was promised.

@@ -37,7 +37,8 @@ impl Orders {
             pause: advice.allowance.as_secs_f64(),
             bandwidth: advice.bandwidth.map(|Bytes(bytes)| bytes as f64),
             throttle: advice.throttle_percent,
-            is_cancelled: advice.step == Step::Cancel,
+            // What is not pre-copy any more is not simulated here.
+            is_cancelled: matches!(advice.step, Step::Cancel | Step::Postcopy),
         }
     }
 }

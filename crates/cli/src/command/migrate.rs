@@ -35,8 +35,8 @@ pub(crate) struct Args {
     /// How much the guest may be slowed down to be caught up with: `30%` [default: as configured].
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     max_slowdown: Option<u8>,
-    /// What happens where that cannot be kept: the guest stays, stands still for longer, or is
-    /// slowed down further [default: as configured].
+    /// What happens where that cannot be kept: the guest stays, stands still for longer, is slowed
+    /// down further, or runs on the target before its memory is there [default: as configured].
     #[arg(long, value_name = "ACTION")]
     on_miss: Option<Miss>,
     /// Converge, stay so, and cut over when `whimbrel cutover GUEST` says so.
@@ -65,6 +65,7 @@ enum Miss {
     Cancel,
     Pause,
     Throttle,
+    Postcopy,
 }
 
 impl From<Miss> for OnMiss {
@@ -73,6 +74,7 @@ impl From<Miss> for OnMiss {
             Miss::Cancel => Self::Cancel,
             Miss::Pause => Self::Pause,
             Miss::Throttle => Self::Throttle,
+            Miss::Postcopy => Self::Postcopy,
         }
     }
 }

@@ -117,6 +117,7 @@ impl GuestTask {
     pub(crate) async fn begin(mut self, effects: Vec<Effect>) {
         self.resume_journey();
         self.perform(effects).await;
+        self.resume_half().await;
         self.after_restart().await;
         self.run().await;
     }

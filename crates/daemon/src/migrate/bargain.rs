@@ -45,6 +45,7 @@ pub(crate) fn bargain_for(request: &api::MigrateRequest, configured: Bargain) ->
             api::OnMiss::Cancel => OnMiss::Cancel,
             api::OnMiss::Pause => OnMiss::Pause,
             api::OnMiss::Throttle => OnMiss::Throttle,
+            api::OnMiss::Postcopy => OnMiss::Postcopy,
         }),
     }
 }
@@ -54,6 +55,11 @@ impl MoveOrder {
     pub(super) fn may_throttle(&self) -> bool {
         let is_asked = self.bargain.slowdown_percent_max > 0;
         !self.is_stop_and_copy && (is_asked || self.bargain.on_miss == OnMiss::Throttle)
+    }
+
+    /// Whether the guest may run on the target before its memory is there.
+    pub(super) fn may_postcopy(&self) -> bool {
+        !self.is_stop_and_copy && self.bargain.on_miss == OnMiss::Postcopy
     }
 
     pub(super) fn promise(&self) -> api::Bargain {
@@ -66,6 +72,7 @@ impl MoveOrder {
                 OnMiss::Cancel => api::OnMiss::Cancel,
                 OnMiss::Pause => api::OnMiss::Pause,
                 OnMiss::Throttle => api::OnMiss::Throttle,
+                OnMiss::Postcopy => api::OnMiss::Postcopy,
             },
             is_held: self.is_held,
         }

@@ -49,6 +49,14 @@ pub(crate) struct Choice {
     pub(crate) reason: String,
 }
 
+impl Choice {
+    /// The only way on which what is missing can be asked for.
+    pub(super) fn for_postcopy() -> Self {
+        let reason = "tunnel, one channel: post-copy may be needed".to_owned();
+        Self { carrier: CarrierKind::Tunnel, channels: 1, reason }
+    }
+}
+
 impl Planned {
     pub(crate) fn choose(&self, wish: Wish) -> Choice {
         let rate = [self.rate, wish.bandwidth].into_iter().flatten().min();

@@ -137,8 +137,10 @@ impl GuestTask {
                 self.mend(run).await;
                 Done::Quiet
             }
-            // Post-copy is not offered, so nothing is ever left to drain.
-            Effect::AwaitDrained => Event::Drained.into(),
+            Effect::AwaitDrained => match self.await_drained().await {
+                Some(event) => event.into(),
+                None => Done::Quiet,
+            },
             Effect::StartEngine => Done::Answers(self.start_incoming_engine().await),
             Effect::WatchEngine => Done::Answers(self.watch_again().await),
             Effect::StartGuest { run } => self.start_arrived(run).await.into(),
@@ -252,6 +254,8 @@ impl GuestTask {
             }
             MigrationEvent::Rehearsed => self.end_rehearsal().await,
             MigrationEvent::Progress(progress) => self.on_progress(*progress),
+            MigrationEvent::Interrupted => self.join_again().await,
+            MigrationEvent::Whole => self.on_whole().await,
         }
     }
 
@@ -330,6 +334,7 @@ impl GuestTask {
         let name = self.daemon.peers.name_of(handoff.peer);
         let role = Role::Resumed { is_source };
         let mut journey = Journey::new(handoff.id, handoff.peer, name, role, mode);
+        journey.is_postcopy = handoff.kind == Kind::PostCopy;
         let directory = self.daemon.layout().carry(handoff.id);
         journey.carrier = Some(whimbrel_link::carrier::Control::new(&directory));
         self.journey = Some(journey);

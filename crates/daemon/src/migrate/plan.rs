@@ -299,6 +299,7 @@ pub(crate) async fn host_facts(
     let engine = daemon.engine.facts().await.map_err(|error| Problem::of(&error))?;
     let bridges = daemon.network.bridges().await.map_err(|error| Problem::of(&error))?;
     let config = daemon.config();
+    let user = daemon.engine_user_facts();
     let allows = |(name, address): (&HostName, IpAddr)| {
         config.relocation.hosts_allow.allows(name.as_str(), address)
     };
@@ -326,7 +327,7 @@ pub(crate) async fn host_facts(
             allow_paths: config.relocation.allow_paths.clone(),
             allow_bridges: config.relocation.allow_bridges.clone(),
         },
-        security: whimbrel_host::security::facts(),
+        security: whimbrel_host::security::facts(UserIds { uid: user.uid, gid: user.gid }),
         clock_unix_ms: crate::story::unix_ms(std::time::SystemTime::now()),
         incoming_count: daemon.memory.promised_count(),
         is_in_maintenance: false,

@@ -119,6 +119,8 @@ impl Progressing {
     fn note_figures(&mut self, figures: &Figures) {
         let (EngineMigration::Active(seen)
         | EngineMigration::Switching(seen)
+        | EngineMigration::PostCopy(seen)
+        | EngineMigration::Interrupted(seen)
         | EngineMigration::Completed(seen)) = &figures.migration
         else {
             return;
@@ -378,6 +380,13 @@ impl GuestTask {
             journey.progressing.start = Some(took);
         }
         self.mark(Phase::Handoff);
+    }
+
+    /// The guest runs on the target, in post-copy: its pause is over, the migration is not.
+    pub(super) fn note_runs_there(&mut self) {
+        if let Some(journey) = &mut self.journey {
+            journey.progressing.released.get_or_insert_with(Instant::now);
+        }
     }
 
     pub(super) fn mark_released(&mut self) {

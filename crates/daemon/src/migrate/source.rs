@@ -7,6 +7,7 @@ use crate::guests::GuestError;
 use crate::guests::{GuestEvent, GuestTask, MigrationEvent};
 use crate::migrate::bargain::Keeper;
 use crate::migrate::carrier::Choice;
+use crate::migrate::postcopy::half_lost;
 use crate::migrate::watch::{self, Watched};
 use crate::migrate::{Asked, Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan};
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ whimbrel_model::codes! {
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the source's engine may be behind the target's in having finished.
 const CONFIRM_MAX: Duration = Duration::from_secs(5);
+const RESUME_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const CONFIRM_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 impl GuestTask {
@@ -106,12 +108,19 @@ impl GuestTask {
         }
         journey.link_rate = [planned.rate, order.wish.bandwidth].into_iter().flatten().min();
         journey.dirty_before = planned.dirty_rate;
-        let choice = planned.choose(order.wish);
+        let runs = self.engine.as_ref().is_some_and(|held| held.run == RunState::Running);
+        journey.is_postcopy = runs && order.may_postcopy();
+        let is_postcopy = journey.is_postcopy;
+        let choice = match planned.choose(order.wish) {
+            _ if is_postcopy => Choice::for_postcopy(),
+            choice => choice,
+        };
         let offer = match self.offer_papers(&order, &choice) {
             Ok(offer) => offer,
             Err(problem) => return self.refuse_journey(problem).await,
         };
         let (kind, run) = match &self.engine {
+            Some(held) if is_postcopy => (Kind::PostCopy, Some(held.run)),
             Some(held) => (Kind::PreCopy, Some(held.run)),
             None => (Kind::Stopped, None),
         };
@@ -160,6 +169,7 @@ impl GuestTask {
         };
         let mut options = migration_options(offer);
         options.may_throttle = order.may_throttle();
+        options.may_postcopy = journey.is_postcopy;
         let passport = self.papers.as_ref().and_then(|papers| papers.passport.as_ref());
         let accelerator = passport.map(|passport| passport.accelerator);
         let dirty_before = journey.dirty_before;
@@ -222,6 +232,12 @@ impl GuestTask {
                         return Event::Confirmed { run: Some(run) };
                     }
                 }
+                // The target waits in it, and ours stands still for good.
+                Ok(Ok(Migration::PostCopy(_) | Migration::Interrupted(_)))
+                    if journey.is_postcopy =>
+                {
+                    return Event::Confirmed { run: Some(held.run) };
+                }
                 Ok(Ok(Migration::Active(_) | Migration::Switching(_))) => {}
                 _ => return Event::Unconfirmed,
             }
@@ -240,6 +256,7 @@ impl GuestTask {
         };
         let instance = held.instance.clone();
         let carrier = self.journey.as_ref().and_then(|journey| journey.carrier.clone());
+        let is_postcopy = self.journey.as_ref().is_some_and(|journey| journey.is_postcopy);
         let ended = cancel_with_patience(&*instance, carrier.as_ref()).await;
         if let Err(problem) = &ended {
             self.story_warn(format!("the engine did not take back the migration: {problem}"));
@@ -249,7 +266,7 @@ impl GuestTask {
             let now = instance.run_state().await;
             // What has ended by itself is for its policies, which hear of it next.
             let is_still = matches!(now, Ok(RunState::Paused | RunState::Suspended));
-            if is_still && let Err(error) = instance.resume().await {
+            if is_still && let Err(error) = resume_again(&*instance, is_postcopy).await {
                 self.story_problem(&Problem::of(&error));
             }
             // Switches may have seen the target's tap meanwhile; wrong ports heal at once.
@@ -333,6 +350,14 @@ impl GuestTask {
     pub(crate) async fn on_engine_while_moving(&mut self, event: EngineEvent) {
         let has_begun = self.ownership.machine().handoff().is_some();
         let is_source = self.journey.as_ref().is_some_and(Journey::is_source);
+        if self.journey.as_ref().is_some_and(Journey::runs_here_in_postcopy) {
+            if event == EngineEvent::Gone {
+                let problem = half_lost(self.name().as_str(), self.daemon.name.as_str());
+                self.drop_carrier().await;
+                self.end_journey(MigrationResult::Failed, Some(problem)).await;
+            }
+            return self.on_engine(event).await;
+        }
         if !has_begun || !is_source {
             // Still only planned, or not ours to judge: an arriving engine has no guest yet.
             match event {
@@ -388,7 +413,8 @@ impl GuestTask {
         let guest = self.name();
         self.engine = None;
         if has_ceded {
-            return;
+            // In post-copy nothing more can follow from here.
+            return self.tell_machine(Event::Drained).await;
         }
         self.note_problem(kept(&guest, self.peer_name(), Reason::GuestEnded));
         // Mending finds that there is none, and the policies speak.
@@ -401,6 +427,9 @@ impl GuestTask {
             .journey
             .as_ref()
             .is_some_and(|journey| journey.progressing.phase() >= Phase::Switch);
+        if self.journey.as_ref().is_some_and(Journey::runs_here_in_postcopy) {
+            return Ok(());
+        }
         let is_held = self.journey.as_ref().is_some_and(|journey| journey.waits_for_word);
         if is_held {
             let instead =
@@ -429,6 +458,7 @@ pub(super) fn migration_options(offer: &Offer) -> MigrationOptions {
         },
         is_stop_and_copy: offer.is_stop_and_copy,
         may_throttle: false,
+        may_postcopy: false,
     }
 }
 
@@ -482,6 +512,21 @@ async fn cancel_with_patience(
         Problem::new(ProblemKind::Failed, FAILED, "the engine does not answer", "look at its host")
     })?
     .map_err(|error| Problem::of(&error))
+}
+
+/// Lets the guest go on. In post-copy the target's engine holds its disks, until it is ended.
+async fn resume_again(
+    instance: &dyn whimbrel_engine::Instance,
+    is_postcopy: bool,
+) -> Result<(), whimbrel_engine::EngineError> {
+    let deadline = Instant::now() + STALL_MAX;
+    loop {
+        let resumed = instance.resume().await;
+        if resumed.is_ok() || !is_postcopy || Instant::now() >= deadline {
+            return resumed;
+        }
+        tokio::time::sleep(RESUME_AGAIN_AFTER).await;
+    }
 }
 
 fn cancelled(guest: &str) -> Problem {

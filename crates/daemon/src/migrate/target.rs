@@ -88,7 +88,8 @@ impl GuestTask {
         self.story(format!("the guest is arriving from `{}`", self.peer_name()));
         crate::balloon::make_room(&self.daemon, &papers).await;
         let instance = self.launch(passport, Start::Incoming).await?;
-        let options = migration_options(&offer);
+        let mut options = migration_options(&offer);
+        options.may_postcopy = self.incoming_kind() == Some(Kind::PostCopy);
         let listening = instance.receive(options.clone()).await;
         let ChannelEnd::Listen(socket) = listening.map_err(|error| Problem::of(&error))? else {
             return Err(no_offer());
@@ -259,6 +260,18 @@ impl GuestTask {
 
     pub(super) async fn end_arrived(&mut self) {
         let source = self.peer_name();
+        if self.is_half().await {
+            self.daemon.memory.release(self.id);
+            self.story(format!("the guest runs here; its memory follows from `{source}`"));
+            self.follow_half();
+            return self.settle().await;
+        }
+        self.finish_arrival().await;
+    }
+
+    /// The guest is here, and all of it.
+    pub(super) async fn finish_arrival(&mut self) {
+        let source = self.peer_name();
         self.mark_released();
         self.story(format!("the guest has arrived from `{source}`"));
         self.let_carrier_keep();
@@ -273,6 +286,11 @@ impl GuestTask {
         if let Some((source, handoff)) = attempt {
             self.fetch_report(source, handoff);
         }
+        self.settle().await;
+    }
+
+    /// Writes down that the guest is here to stay.
+    async fn settle(&mut self) {
         let desired = if self.engine.is_some() { Desired::Running } else { Desired::Stopped };
         if let Err(problem) = self.set_desired(desired).await {
             self.story_problem(&problem);

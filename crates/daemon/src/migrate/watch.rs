@@ -34,6 +34,8 @@ const TELL_EVERY: Duration = Duration::from_millis(190);
 const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(1);
 /// How long an engine may take to say how it goes before the carrier is asked alone.
 const ENGINE_ANSWER_MAX: Duration = Duration::from_secs(1);
+/// A link over which nothing came for longer may be lost.
+const LINK_QUIET_MAX: Duration = Duration::from_secs(1);
 /// How long a finished target may take to say so.
 const READY_MAX: Duration = Duration::from_secs(30);
 
@@ -106,6 +108,10 @@ impl Watched {
         if let Some(tuning) = tuning {
             self.retune(tuning).await;
         }
+        // The way back ends there: not over a link that is silent just now.
+        if advice.step == Step::Postcopy && carried.idle < LINK_QUIET_MAX {
+            let _ = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.enter_postcopy()).await;
+        }
         Some(Some(advice))
     }
 
@@ -134,7 +140,10 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper) {
                 let Some(advice) = watched.advised(&mut keeper, &migration, &carried).await else {
                     return;
                 };
-                let is_over = matches!(migration, Migration::Completed(_));
+                let is_over = matches!(
+                    migration,
+                    Migration::Completed(_) | Migration::PostCopy(_) | Migration::Interrupted(_)
+                );
                 let is_due = told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
                 if is_due || !matches!(migration, Migration::Active(_)) {
                     told_at = Some(Instant::now());
@@ -163,7 +172,10 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper) {
 }
 
 /// Waits for the engine to speak, but not for long.
-async fn next_look(events: &mut tokio::sync::broadcast::Receiver<EngineEvent>, every: Duration) {
+pub(super) async fn next_look(
+    events: &mut tokio::sync::broadcast::Receiver<EngineEvent>,
+    every: Duration,
+) {
     let deadline = Instant::now() + every;
     loop {
         match tokio::time::timeout_at(deadline, events.recv()).await {
@@ -194,6 +206,11 @@ pub(super) async fn target(watched: Watched) {
         let Some(carried) = watched.carried().await else { return };
         match watched.migration().await {
             Some(Migration::Completed(_)) => break,
+            // Everything but memory, which will follow.
+            Some(Migration::PostCopy(_)) => {
+                watched.tell(MigrationEvent::Machine(Event::Complete)).await;
+                return;
+            }
             Some(Migration::Failed { reason }) => {
                 let text = format!("the engine on the target gave up: {reason}");
                 return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;

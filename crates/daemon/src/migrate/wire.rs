@@ -172,6 +172,7 @@ impl GuestTask {
         }
         if self.ownership.machine().handoff().is_none()
             && matches!(journey.role, crate::migrate::Role::Target)
+            && !journey.runs_here_in_postcopy()
         {
             // The source went away between its papers and its offer: there is nothing to wait for.
             self.journey = None;

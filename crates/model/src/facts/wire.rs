@@ -116,6 +116,8 @@ raw_struct! {
         is_selinux_enforcing: bool,
         is_apparmor_enabled: bool,
         firewall: Option<Firewall>,
+        may_handle_faults: bool,
+        has_fault_device: bool,
     }
 }
 

@@ -24,7 +24,7 @@ fn accelerator_name(accelerator: Accelerator) -> &'static str {
 }
 
 /// Returns the numbers of a version: `7.2.22` is `[7, 2, 22]`.
-fn version_numbers(version: &str) -> Vec<u32> {
+pub(super) fn version_numbers(version: &str) -> Vec<u32> {
     version.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok()).collect()
 }
 
