@@ -26,8 +26,8 @@
 //! - **A miss** is called when all that is used up and the forecast still says no: before a quarter
 //!   of the time has passed, with numbers and with what would help. Then what was asked for
 //!   happens: the guest stays, stands still for longer, or is slowed down further.
-//! - **Post-copy**, where that was asked for, begins with the miss, over a link that is up, and only
-//!   if the rest will have followed before the deadline: once begun there is no way back.
+//! - **Post-copy**, where that was asked for, begins with the miss, over a link that is up, and
+//!   only if the rest will have followed before the deadline: once begun there is no way back.
 //! - **Held** ([`hold`]), a migration converges and stays so until it is told to cut over.
 //!
 //! No I/O and no clock: time comes in with each look, so that hours are simulated in milliseconds.

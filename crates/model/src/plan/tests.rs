@@ -27,6 +27,7 @@ struct World {
     link: LinkFacts,
     load: LoadFacts,
     is_stop_and_copy: bool,
+    on_miss: OnMiss,
 }
 
 impl World {
@@ -56,6 +57,7 @@ impl World {
                 switchover: Some(Duration::from_millis(60)),
                 ..LoadFacts::default()
             },
+            on_miss: OnMiss::Cancel,
         }
     }
 
@@ -69,7 +71,7 @@ impl World {
             target: Side { host: &self.target.0, guest: &self.target.1 },
             link: &self.link,
             load: self.load,
-            bargain: Bargain::default(),
+            bargain: Bargain { on_miss: self.on_miss, ..Bargain::default() },
             is_stop_and_copy: self.is_stop_and_copy,
         })
     }
@@ -153,6 +155,16 @@ fn each_spoilt_fact_has_its_finding() {
     check(Blocker, codes::PLAN_MEMORY, |w| {
         w.target.0.memory.promised = Bytes::mib(1500);
         w.target.0.incoming_count = 2;
+    });
+    check(Warning, codes::PLAN_POSTCOPY, |w| {
+        w.on_miss = OnMiss::Postcopy;
+        w.target.0.security.may_handle_faults = true;
+    });
+    check(Blocker, codes::PLAN_POSTCOPY, |w| {
+        w.on_miss = OnMiss::Postcopy;
+        // Only a newer QEMU goes by the device.
+        w.target.0.engines[0].version = "7.2.22".to_owned();
+        w.target.0.security.has_fault_device = true;
     });
     check(Blocker, codes::PLAN_ENGINE, |w| w.target.0.engines.clear());
     check(Blocker, codes::PLAN_ENGINE, |w| {
