@@ -678,7 +678,7 @@ _whimbrel() {
                     return 0
                     ;;
                 --on-miss)
-                    COMPREPLY=($(compgen -W "cancel pause throttle" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "cancel pause throttle postcopy" -- "${cur}"))
                     return 0
                     ;;
                 --carrier)

@@ -157,9 +157,10 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l bandwidth 
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l max-pause -d 'The longest pause the guest may see: `100ms` [default: as configured]' -r
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l deadline -d 'The longest it may take in all: `10m` [default: as configured]' -r
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l max-slowdown -d 'How much the guest may be slowed down to be caught up with: `30%` [default: as configured]' -r
-complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l on-miss -d 'What happens where that cannot be kept: the guest stays, stands still for longer, or is slowed down further [default: as configured]' -r -f -a "cancel\t''
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l on-miss -d 'What happens where that cannot be kept: the guest stays, stands still for longer, is slowed down further, or runs on the target before its memory is there [default: as configured]' -r -f -a "cancel\t''
 pause\t''
-throttle\t''"
+throttle\t''
+postcopy\t''"
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l carrier -d 'How memory travels: `tunnel` or `pages` [default: the planner chooses]' -r
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l channels -d 'How many data channels [default: the planner chooses]' -r
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F

@@ -60,6 +60,8 @@ const VERSION_MOVES_COLD: Version = Version { major: 10, minor: 0, micro: 0 };
 const CHANNELS_MAX: u32 = 16;
 /// QEMU's own limit of `downtime-limit`.
 const PAUSE_MS_MAX: u128 = 2_000_000;
+/// What QEMU says of a second `migrate-recover`.
+const ALREADY_LISTENS: &str = "triggered already";
 /// QEMU slows no guest down further.
 const THROTTLE_MAX: u8 = 99;
 /// How long a cancelled migration may take to wind up.
@@ -249,9 +251,11 @@ impl QemuInstance {
 
     pub(super) async fn begin_receive_again(&self) -> Result<ChannelEnd, EngineError> {
         let path = self.directory.join(SOCKET);
-        let failed = |source| EngineError::File { action: "remove", path: path.clone(), source };
-        remove_if_there(&path).map_err(failed)?;
-        self.execute("migrate-recover", json!({ "uri": unix_uri(&path)? })).await?;
+        match self.execute("migrate-recover", json!({ "uri": unix_uri(&path)? })).await {
+            // Older ones take it once for each cut, and listen until somebody comes.
+            Err(EngineError::Refused { reason, .. }) if reason.contains(ALREADY_LISTENS) => {}
+            answer => drop(answer?),
+        }
         Ok(ChannelEnd::Listen(path))
     }
 

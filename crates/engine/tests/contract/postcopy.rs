@@ -125,6 +125,8 @@ async fn a_cut_post_copy_goes_on_over_new_channels() {
         wire.cut().await;
         until(&source, "the source to notice", is_interrupted).await;
         until(&target, "the target to notice", is_interrupted).await;
+        target.receive_again().await.unwrap();
+        // Asked again by who cannot know that it listens already.
         let listening = target.receive_again().await.unwrap();
         wire = Wire::new(bench.folder.path(), listening, Limits::NONE);
         source.send_again(wire.end.clone()).await.unwrap();
