@@ -34,8 +34,11 @@ pub type Token = [u8; 16];
 /// Speaks on bridges of this host.
 #[derive(Debug)]
 pub struct Speaker {
-    voices: Vec<(String, io::Result<(File, [u8; FRAME_BYTES])>)>,
+    voices: Vec<(String, io::Result<Voice>)>,
 }
+
+/// A socket on a bridge, and the frame it sends.
+type Voice = (File, [u8; FRAME_BYTES]);
 
 impl Speaker {
     pub fn new(bridges: &[String], token: Token) -> Self {
