@@ -112,7 +112,6 @@ pub const STORIES: &[Story] = stories! {
     }
     postcopy {
         memory_follows,
-        a_cut_is_waited_for,
         a_daemon_is_killed,
         the_kernel_must_allow_it,
     }

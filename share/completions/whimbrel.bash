@@ -655,7 +655,7 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__migrate)
-            opts="-d -h --stop-and-copy --bandwidth --max-pause --deadline --max-slowdown --on-miss --hold --no-probe --carrier --channels --detach --json --socket --config --help"
+            opts="-d -h --stop-and-copy --bandwidth --max-pause --deadline --max-slowdown --on-miss --hold --no-probe --rehearse --carrier --channels --detach --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -915,12 +915,16 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__report)
-            opts="-a -h --all --json --socket --config --help"
+            opts="-a -h --all --html --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --html)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

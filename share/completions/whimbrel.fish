@@ -168,6 +168,7 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l config -d 
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l stop-and-copy -d 'Stop the guest first and copy then'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l hold -d 'Converge, stay so, and cut over when `whimbrel cutover GUEST` says so'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l no-probe -d 'Send no frames on the guest\'s bridges to see whether they reach the target'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l rehearse -d 'Do everything but the handing over, clean up, and say what would have happened'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -s d -l detach -d 'Do not wait for the end; `whimbrel watch GUEST` shows it'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -183,6 +184,7 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand cutover" -l socket -d 
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand cutover" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand cutover" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand cutover" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand report" -l html -d 'Write the report as one page with plots, for a browser' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand report" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand report" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand report" -s a -l all -d 'List all kept migrations of the guest, not only the last'

@@ -56,7 +56,7 @@ pub(crate) async fn all(
         is_clock_kept: machine::is_clock_kept(),
         port: config.relocation.port,
         is_port_open: daemon.peers.is_open().await,
-        firewall: whimbrel_host::security::facts().firewall,
+        firewall: whimbrel_host::security::firewall(),
         peers: peers(daemon).await,
     };
     let mut findings = vec![versions(&seen, engine), accelerator(engine)];
@@ -334,7 +334,8 @@ mod tests {
         }
     }
 
-    /// A host that is well has nothing but ok lines; each spoilt thing has exactly its finding, with
+    /// A host that is well has nothing but ok lines; each spoilt thing has exactly its finding,
+    /// with
     /// a remedy.
     #[test]
     fn each_spoilt_thing_has_its_finding() {

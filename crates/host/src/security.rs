@@ -17,7 +17,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
-use whimbrel_model::facts::{Denial, SecurityFacts};
+use whimbrel_model::facts::{Denial, Firewall, SecurityFacts};
 
 use denials::Subject;
 
@@ -38,6 +38,11 @@ pub fn facts(engine: UserIds) -> SecurityFacts {
         may_handle_faults: first("/proc/sys/vm/unprivileged_userfaultfd") == Some('1'),
         has_fault_device: may_open_fault_device(engine),
     }
+}
+
+/// Returns the firewall of this host. Blocks for a moment: it asks `nft`.
+pub fn firewall() -> Option<Firewall> {
+    firewall::detect()
 }
 
 /// Whether the engine's user may handle page faults through the device.
@@ -102,7 +107,7 @@ mod tests {
     /// Both logs and all guards can be asked on any host, and say nothing about what never was.
     #[test]
     fn any_host_can_be_asked() {
-        let _ = facts();
+        let _ = facts(UserIds { uid: 65_534, gid: 65_534 });
         let never = Path::new("/nowhere/never-denied.img");
         assert_eq!(denial_of_file(never, None, SystemTime::UNIX_EPOCH), None);
         if File::open("/dev/kmsg").is_ok() {

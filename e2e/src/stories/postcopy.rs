@@ -99,25 +99,6 @@ pub(super) fn memory_follows(setting: &Setting) -> Result<()> {
     Ok(())
 }
 
-/// The wire is cut in the middle: the guest waits, and goes on over a new link by itself.
-pub(super) fn a_cut_is_waited_for(setting: &Setting) -> Result<()> {
-    let _may = FaultsOfAll::set("1")?;
-    let scene = Scene::paired(setting)?;
-    let witness = in_two_halves(&scene)?;
-    let beta = scene.beta();
-    beta.unplug()?;
-    for host in [scene.alpha(), beta] {
-        until("the loss is noticed", LONG, || {
-            let log = host.whimbrel(&["log", "web1"])?.ok()?;
-            Ok(log.contains("the link was lost in post-copy"))
-        })?;
-    }
-    ensure!(crate::scene::state(beta, "web1")?.is_some(), "the guest is gone from beta");
-    wide(&scene)?;
-    beta.plug_in()?;
-    has_moved(&scene, &witness)
-}
-
 /// Each daemon in turn is killed in the middle; the guest does not notice.
 pub(super) fn a_daemon_is_killed(setting: &Setting) -> Result<()> {
     let _may = FaultsOfAll::set("1")?;

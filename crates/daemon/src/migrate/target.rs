@@ -86,7 +86,7 @@ impl GuestTask {
         }
         let passport = papers.passport.clone().ok_or_else(no_passport)?;
         self.story(format!("the guest is arriving from `{}`", self.peer_name()));
-        crate::balloon::make_room(&self.daemon, &papers).await;
+        crate::balloon::make_room(&self.daemon, papers).await;
         let instance = self.launch(passport, Start::Incoming).await?;
         let mut options = migration_options(&offer);
         options.may_postcopy = self.incoming_kind() == Some(Kind::PostCopy);

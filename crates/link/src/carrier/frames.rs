@@ -23,8 +23,8 @@
 //! knows of an image at the target (0, or 1, its name (48) and its key (32)) and with the image
 //! the source is going to keep (0, or 1, its id (16) and its key (32)); the target says in SHELF
 //! whether it holds that image, how many slots its shelf has and how many blocks of the guest's
-//! disks it can read, and from then on both speak the frames of `whimbrel-pages`. Way 3 takes a stream of pages up again on a new connection, after
-//! READY.
+//! disks it can read, and from then on both speak the frames of `whimbrel-pages`. Way 3 takes a
+//! stream of pages up again on a new connection, after READY.
 //!
 //! There may be more kinds in a later version; the versions are agreed on in OPEN.
 

@@ -162,10 +162,10 @@ fn plot(report: &Report, title: &str, lines: &[Line], words: Words) -> String {
     }
     let (base, end) = (HEIGHT - 2.0, WIDTH - RIGHT);
     let whole = format::ms(length_ms);
-    let _ = write!(
+    let _ = writeln!(
         svg,
         "<line x1=\"{LEFT}\" y1=\"{0}\" x2=\"{end}\" y2=\"{0}\" stroke=\"#999\"/>\
-         <text x=\"{end}\" y=\"{base}\" text-anchor=\"end\" fill=\"#555\">{whole}</text></svg>\n",
+         <text x=\"{end}\" y=\"{base}\" text-anchor=\"end\" fill=\"#555\">{whole}</text></svg>",
         y(0)
     );
     svg
