@@ -335,8 +335,7 @@ mod tests {
     }
 
     /// A host that is well has nothing but ok lines; each spoilt thing has exactly its finding,
-    /// with
-    /// a remedy.
+    /// with a remedy.
     #[test]
     fn each_spoilt_thing_has_its_finding() {
         let is_well = judge(&well()).iter().all(|f| f.severity == Severity::Ok);

@@ -22,8 +22,8 @@
 //!
 //! In 4 to 8, bit 4 of the record's first byte says that each page has a head before it, and in 4,
 //! 7 and 8 bit 5 says that there is a slot to put it. A head is the one before plus 4096; both
-//! begin at 0 in every batch. A slot is written as the folded difference to the slot after the one used
-//! last; the second slot of 7 does not count as one. A block is written in the same way.
+//! begin at 0 in every batch. A slot is written as the folded difference to the slot after the one
+//! used last; the second slot of 7 does not count as one. A block is written in the same way.
 //!
 //! The **shelf** is what the target holds: numbered slots with a page each. The source decides what
 //! is put where and when it is thrown away, so the two sides cannot disagree about a policy.

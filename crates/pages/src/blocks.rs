@@ -4,8 +4,8 @@
 //! Blocks of the guest's disks that both hosts can read.
 //!
 //! Most of a guest's page cache equals blocks of its disks. Such a page travels as the number of
-//! the block, and the target reads it there. Blocks have the length of a page; those of all disks are
-//! numbered through, in the order in which the guest has its disks.
+//! the block, and the target reads it there. Blocks have the length of a page; those of all disks
+//! are numbered through, in the order in which the guest has its disks.
 //!
 //! The guest goes on writing, so whatever the source knows of a block may be wrong by the time the
 //! target reads it: every reference carries the beginning of the page's digest, and a page that
