@@ -127,6 +127,11 @@ pub(crate) enum Command {
     Carry {
         directory: PathBuf,
     },
+    #[command(hide = true)]
+    XlPipe {
+        side: String,
+        directory: PathBuf,
+    },
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -149,6 +154,7 @@ impl Command {
         Rest::Done(match self {
             Self::Daemon => (hooks.daemon)(global.config.as_deref()).map(done),
             Self::Carry { directory } => (hooks.carry)(&directory).map(done),
+            Self::XlPipe { side, directory } => (hooks.xl_pipe)(&side, &directory).map(done),
             Self::Completions(args) => completions::run(printer, &args),
             Self::Man(args) => man::run(printer, &args),
             Self::Import(args) => import::run(printer, &args),
@@ -187,6 +193,7 @@ impl Command {
             Self::Import(_)
             | Self::Daemon
             | Self::Carry { .. }
+            | Self::XlPipe { .. }
             | Self::Completions(_)
             | Self::Man(_) => unreachable!("these need no daemon"),
         }

@@ -39,6 +39,8 @@ pub struct Hooks {
     pub daemon: fn(config: Option<&Path>) -> Result<(), Problem>,
     /// Runs the carrying process of a migration.
     pub carry: fn(directory: &Path) -> Result<(), Problem>,
+    /// Stands between xl and the carrying process, at one end of a migration on Xen.
+    pub xl_pipe: fn(side: &str, directory: &Path) -> Result<(), Problem>,
     /// Reads the log of the daemon with this state directory while that daemon does not run.
     pub stored_log: fn(state_directory: &Path, query: &LogQuery) -> Result<LogPage, Problem>,
 }

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use tokio::sync::mpsc;
 use whimbrel_api::Problem;
 use whimbrel_engine::qemu::{Qemu, QemuConfig};
+use whimbrel_engine::xen::Xen;
 use whimbrel_engine::{Engine, RunAs};
 use whimbrel_handoff::record::{BootId, Identity as GuestIdentity};
 use whimbrel_host::dirs::{Layout, StateDir, UserIds};
@@ -28,6 +29,7 @@ use whimbrel_link::listener::Arrival;
 use whimbrel_model::config::{self, Config};
 use whimbrel_model::facts::UserFacts;
 use whimbrel_model::id::{GuestId, HostId, HostName};
+use whimbrel_model::passport::EngineKind;
 use whimbrel_model::text_file::TextFile;
 use whimbrel_page_store::PageStore;
 use whimbrel_page_store::policy::Policy;
@@ -105,11 +107,6 @@ impl Daemon {
         let store = Store::open(&layout.store()).map_err(|error| Problem::of(&error))?;
         let (peers, arrivals) =
             Peers::load(name.clone(), identity.clone(), store.clone(), &config.relocation).await?;
-        let engine = Qemu::new(QemuConfig {
-            binary: config.engine.qemu.clone().unwrap_or_else(|| QemuConfig::default().binary),
-            data_dir: config.engine.qemu_data.clone(),
-            accelerator: config.engine.accelerator,
-        });
         let daemon = Self {
             story: Story::new(store.clone(), name.clone()),
             name,
@@ -117,7 +114,7 @@ impl Daemon {
             config_file: file.clone(),
             engine_user: engine_user(&config)?,
             boot: BootId(boot),
-            engine: stoppable(Arc::new(engine)),
+            engine: stoppable(engine(&config)),
             network: Network::open().map_err(|error| Problem::of(&error))?,
             memory: Memory::new(config.host_min_memory),
             proving: tokio::sync::Mutex::default(),
@@ -234,6 +231,22 @@ impl Daemon {
     }
 }
 
+/// Whether the engine that is named, or else the one that this host runs on, is Xen.
+fn is_xen(config: &Config) -> bool {
+    config.engine.kind.map_or_else(Xen::is_here, |kind| kind == EngineKind::Xen)
+}
+
+fn engine(config: &Config) -> Arc<dyn Engine> {
+    if is_xen(config) {
+        return Arc::new(Xen);
+    }
+    Arc::new(Qemu::new(QemuConfig {
+        binary: config.engine.qemu.clone().unwrap_or_else(|| QemuConfig::default().binary),
+        data_dir: config.engine.qemu_data.clone(),
+        accelerator: config.engine.accelerator,
+    }))
+}
+
 /// The engine as it is.
 #[cfg(not(feature = "fault-points"))]
 fn stoppable(engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
@@ -256,7 +269,8 @@ fn host_name(config: &Config) -> Result<HostName, Problem> {
 
 /// The unprivileged user of engines; only root can become somebody else.
 fn engine_user(config: &Config) -> Result<Option<RunAs>, Problem> {
-    if process::own_user().uid != 0 {
+    // A domain is no process, so it has no user.
+    if process::own_user().uid != 0 || is_xen(config) {
         return Ok(None);
     }
     let found = process::user(&config.engine.user).map_err(|error| Problem::of(&error))?;

@@ -69,6 +69,10 @@ mod points {
 
     #[async_trait]
     impl Engine for Stoppable<dyn Engine> {
+        fn makes_own_taps(&self) -> bool {
+            self.0.makes_own_taps()
+        }
+
         fn kind(&self) -> EngineKind {
             self.0.kind()
         }

@@ -260,6 +260,8 @@ pub(crate) struct Planned {
     pub(crate) plan: Plan,
     /// Both engines can do it.
     pub(crate) has_multifd_zstd: bool,
+    /// The engine's stream is not one that pages can be found in yet.
+    pub(crate) is_tunnel_only: bool,
     /// What the way to the target carries, in bytes a second; none: not measured.
     pub(crate) rate: Option<Bytes>,
     /// Bytes a second that the guest writes; none: not measured.

@@ -28,6 +28,12 @@ use whimbrel_model::units::Bytes;
 pub trait Engine: Send + Sync {
     fn kind(&self) -> EngineKind;
 
+    /// Whether the engine itself joins a guest's networks to their bridges; if not, the daemon
+    /// makes the taps.
+    fn makes_own_taps(&self) -> bool {
+        false
+    }
+
     /// Returns what this engine is and can do on this host.
     async fn facts(&self) -> Result<EngineFacts, EngineError>;
 
@@ -97,7 +103,7 @@ pub enum Start {
 /// - `destroy` returns only when the process is gone.
 #[async_trait]
 pub trait Instance: Send + Sync {
-    /// The process that is this guest.
+    /// The process that is this guest; pid 0, which none has, where it is not a process.
     fn process(&self) -> Process;
 
     /// Whether the guest may have executed an instruction under this engine. Survives a restart

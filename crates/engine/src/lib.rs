@@ -13,6 +13,7 @@ mod contract;
 mod error;
 pub mod fake;
 pub mod qemu;
+pub mod xen;
 
 pub use contract::*;
 pub use error::EngineError;

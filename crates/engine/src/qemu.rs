@@ -16,7 +16,7 @@ mod instance;
 mod launch;
 mod migration;
 mod probe;
-mod process;
+pub(crate) mod process;
 mod qmp;
 mod record;
 #[cfg(test)]

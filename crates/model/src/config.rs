@@ -9,7 +9,7 @@ pub mod sxp;
 
 use crate::guest::file::{check_bridge, check_nfs};
 use crate::id::HostName;
-use crate::passport::Accelerator;
+use crate::passport::{Accelerator, EngineKind};
 use crate::plan::{Bargain, OnMiss};
 use crate::text_file::{self, Fault, Field, FileError, Table, TextFile, check_path, printable};
 use crate::units::{self, Bytes};
@@ -58,6 +58,8 @@ pub struct Api {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Engine {
+    /// None: Xen where this is the control domain of a Xen host, else QEMU.
+    pub kind: Option<EngineKind>,
     /// The unprivileged user the engine runs as.
     pub user: String,
     /// None: looked for in `PATH`.
@@ -119,6 +121,7 @@ impl Default for Config {
             host_min_memory: Bytes::mib(256),
             api: Api { socket: None, group: "whimbrel".to_owned() },
             engine: Engine {
+                kind: None,
                 user: "whimbrel".to_owned(),
                 qemu: None,
                 qemu_data: None,
@@ -192,6 +195,8 @@ fn host(table: &Table<'_>, config: &mut Config) -> Result<(), FileError> {
 }
 
 fn engine(table: &Table<'_>, engine: &mut Engine) -> Result<(), FileError> {
+    let kinds = [("auto", None), ("qemu", Some(EngineKind::Qemu)), ("xen", Some(EngineKind::Xen))];
+    set(&mut engine.kind, table.string("kind")?, |field| field.word(&kinds))?;
     set(&mut engine.user, table.string("user")?, |user| user.check(account))?;
     engine.qemu = table.string("qemu")?.map(|path| path.path()).transpose()?;
     engine.qemu_data = table.string("qemu_data")?.map(|path| path.path()).transpose()?;

@@ -7,15 +7,26 @@ use std::path::Path;
 use std::process::ExitCode;
 use whimbrel_api::Problem;
 use whimbrel_cli::Hooks;
+use whimbrel_engine::xen::pipe::{self, Side};
 
 /// Runs what this process was started as.
 pub fn run() -> ExitCode {
-    let hooks =
-        Hooks { daemon: whimbrel_daemon::run, carry, stored_log: whimbrel_daemon::stored_log };
+    let hooks = Hooks {
+        daemon: whimbrel_daemon::run,
+        carry,
+        xl_pipe,
+        stored_log: whimbrel_daemon::stored_log,
+    };
     whimbrel_cli::run(std::env::args_os(), hooks)
 }
 
 /// Carries one migration. Started by a daemon, never by people.
 fn carry(directory: &Path) -> Result<(), Problem> {
     whimbrel_link::carrier::run(directory).map_err(|error| Problem::of(&error))
+}
+
+/// Stands between xl and the carrying process. Started by a daemon, never by people.
+fn xl_pipe(side: &str, directory: &Path) -> Result<(), Problem> {
+    let side = if side == "send" { Side::Send } else { Side::Receive };
+    pipe::run(side, directory).map_err(|error| Problem::of(&error))
 }

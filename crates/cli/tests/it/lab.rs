@@ -210,6 +210,7 @@ pub(crate) fn hooks() -> Hooks {
             Err(Problem::new(Kind::Refused, "test/no-daemon", text, "none"))
         },
         carry: |_| Ok(()),
+        xl_pipe: |_, _| Ok(()),
         stored_log,
     }
 }

@@ -258,7 +258,7 @@ pub(super) async fn detail(daemon: &Arc<Daemon>, guest: &GuestRef) -> Result<Gue
         networks: networks(&papers.guest, papers.passport.as_ref()),
         frozen: papers.passport.as_ref().map(frozen),
         started_at_ms: view.started_at.map(unix_ms),
-        pid: view.engine.as_ref().map(|engine| engine.process().pid),
+        pid: view.engine.as_ref().map(|engine| engine.process().pid).filter(|pid| *pid != 0),
         fits: peers_view::fits(daemon, papers).await,
         migration: view.moving.as_ref().map(|moving| (*moving.migration).clone()),
         kept: crate::pages::kept_elsewhere(daemon, view.id).await,

@@ -125,7 +125,9 @@ impl GuestTask {
         directory.create(self.daemon.engine_ids()).map_err(|error| Problem::of(&error))?;
         let mut taps = Vec::new();
         for (index, network) in papers.guest.networks.iter().enumerate() {
-            if let NetworkKind::Bridge { bridge } = &network.kind {
+            if let NetworkKind::Bridge { bridge } = &network.kind
+                && !self.daemon.engine.makes_own_taps()
+            {
                 let tap = tap_name(papers.local_id, index);
                 let made = self.daemon.network.create_tap(tap, bridge).await;
                 taps.push(made.map_err(|error| Problem::of(&error))?);
@@ -161,7 +163,9 @@ impl GuestTask {
         fault_point!("network/join");
         let papers = self.papers()?;
         for (index, network) in papers.guest.networks.iter().enumerate() {
-            if let NetworkKind::Bridge { bridge } = &network.kind {
+            if let NetworkKind::Bridge { bridge } = &network.kind
+                && !self.daemon.engine.makes_own_taps()
+            {
                 let joined = self.daemon.network.attach(tap_name(papers.local_id, index), bridge);
                 joined.await.map_err(|error| Problem::of(&error))?;
             }

@@ -60,6 +60,10 @@ impl Choice {
 impl Planned {
     pub(crate) fn choose(&self, wish: Wish) -> Choice {
         let rate = [self.rate, wish.bandwidth].into_iter().flatten().min();
+        if self.is_tunnel_only {
+            let reason = "tunnel, one channel: all that xl speaks".to_owned();
+            return Choice { carrier: CarrierKind::Tunnel, channels: 1, reason };
+        }
         let (carrier, reason) = match wish.carrier {
             Some(carrier) => (carrier, "as was asked for".to_owned()),
             None if wish.channels.is_some_and(|channels| channels > 1) => {

@@ -26,7 +26,7 @@ use whimbrel_model::facts::{
 };
 use whimbrel_model::guest::{Guest, Mac, NetworkKind, Protocol};
 use whimbrel_model::id::{GuestId, HostName};
-use whimbrel_model::passport::{DeviceKind, Passport};
+use whimbrel_model::passport::{DeviceKind, EngineKind, Passport};
 use whimbrel_model::plan::{
     self, Bargain, Convergence, Finding, Forecast, Question, Severity, Side, Span,
 };
@@ -108,7 +108,8 @@ pub(crate) async fn make_plan(
     });
     let can = |host: &HostFacts| host.engines.iter().any(|engine| engine.has_multifd_zstd);
     let has_multifd_zstd = !asked.is_stop_and_copy && can(&source_host) && can(&target_host);
-    Ok(Planned { plan, has_multifd_zstd, rate: link.rate, dirty_rate, held })
+    let is_tunnel_only = daemon.engine.kind() == EngineKind::Xen;
+    Ok(Planned { plan, has_multifd_zstd, is_tunnel_only, rate: link.rate, dirty_rate, held })
 }
 
 /// Whether the first pass may take so long that it must be known before how much the guest writes:

@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 
 /// A process, held by its descriptor.
 #[derive(Debug)]
-pub(super) struct Pinned {
+pub(crate) struct Pinned {
     process: Process,
     /// Where we are the parent: it must be waited for, or it stays as a zombie.
     child: Mutex<Option<Child>>,
@@ -28,7 +28,7 @@ pub(super) struct Pinned {
 impl Pinned {
     /// Takes hold of a process that lives now; none if there is no such process, or only its
     /// remains.
-    pub(super) fn open(pid: u32) -> io::Result<Option<Pinned>> {
+    pub(crate) fn open(pid: u32) -> io::Result<Option<Pinned>> {
         let Some(raw) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else {
             return Ok(None);
         };
@@ -52,7 +52,7 @@ impl Pinned {
     }
 
     /// Takes hold of our own child, which will be reaped by whoever first sees it end.
-    pub(super) fn adopt(mut child: Child) -> io::Result<Pinned> {
+    pub(crate) fn adopt(mut child: Child) -> io::Result<Pinned> {
         let Some(mut pinned) = Self::open(child.id())? else {
             let status = child.wait()?;
             return Err(io::Error::other(format!("it ended at once ({status})")));
@@ -61,12 +61,12 @@ impl Pinned {
         Ok(pinned)
     }
 
-    pub(super) fn process(&self) -> Process {
+    pub(crate) fn process(&self) -> Process {
         self.process
     }
 
     /// Waits until the process has ended and nothing is left of it.
-    pub(super) async fn gone(&self) {
+    pub(crate) async fn gone(&self) {
         // An error here would mean that the descriptor is not one of a process.
         let _ = self.descriptor.readable().await;
         // Held while waiting, so that nobody returns before it was reaped. It is dead already.
@@ -80,7 +80,7 @@ impl Pinned {
     }
 
     /// Kills the process, if it still lives.
-    pub(super) fn kill(&self) -> io::Result<()> {
+    pub(crate) fn kill(&self) -> io::Result<()> {
         let descriptor = self.descriptor.get_ref();
         match rustix::process::pidfd_send_signal(descriptor, rustix::process::Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -89,7 +89,7 @@ impl Pinned {
     }
 
     /// Returns the CPU time the process has used.
-    pub(super) fn cpu_time(&self) -> io::Result<Option<Duration>> {
+    pub(crate) fn cpu_time(&self) -> io::Result<Option<Duration>> {
         let stat = Stat::read(self.process.pid)?;
         let ours = stat.filter(|stat| stat.start_ticks == self.process.start_ticks);
         Ok(ours.map(|stat| {

@@ -104,6 +104,12 @@ pub(super) static ENGINE: Section = Section {
     about: "What runs the guests.",
     keys: &[
         Key {
+            name: "kind",
+            value: "`\"auto\"`, `\"qemu\"` or `\"xen\"`",
+            default: "`\"auto\"`: Xen in the control domain of a Xen host, else QEMU",
+            about: "Which engine runs the guests.",
+        },
+        Key {
             name: "user",
             value: "a user",
             default: "`\"whimbrel\"`",

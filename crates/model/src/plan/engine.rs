@@ -46,7 +46,10 @@ pub(super) fn engine(question: &Question<'_>) -> Vec<Finding> {
             },
         )];
     };
-    let mut findings = vec![accelerator(question, engine)];
+    let mut findings = Vec::new();
+    if passport.engine != EngineKind::Xen {
+        findings.push(accelerator(question, engine));
+    }
     let source = question.source.host.engines.iter().find(|engine| engine.kind == passport.engine);
     let source_version = source.map_or(passport.engine_version.as_str(), |engine| &engine.version);
     let versions = format!(

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Xen, driven by `xl`, which fits whatever Xen is installed.
+//!
+//! One question a file: what a guest is called in xl's words (`config`), one guest (`instance`) and
+//! its terminal (`console`), what is written down about it (`record`), what stands between xl and
+//! the carrying process while it moves (`pipe`), and who says that a domain has ended (`store`).
+
+mod config;
+mod console;
+mod instance;
+pub mod pipe;
+mod record;
+mod store;
+mod xl;
+
+use crate::contract::{Engine, EngineFacts, Instance, Launch};
+use crate::error::EngineError;
+use async_trait::async_trait;
+use instance::XenInstance;
+use std::path::Path;
+use std::sync::Arc;
+use whimbrel_model::guest::{DiskDevice, Guest, Mac};
+use whimbrel_model::id::GuestId;
+use whimbrel_model::passport::{Accelerator, Cpu, Device, DeviceKind, EngineKind, Passport};
+
+/// Xen's own range of addresses for guests' network cards.
+const MAC_PREFIX: [u8; 3] = [0x00, 0x16, 0x3e];
+
+/// The Xen that this host runs on.
+#[derive(Debug, Default)]
+pub struct Xen;
+
+impl Xen {
+    /// Whether this is the control domain of a Xen host.
+    pub fn is_here() -> bool {
+        let capabilities = std::fs::read_to_string("/proc/xen/capabilities");
+        capabilities.is_ok_and(|text| text.contains("control_d"))
+    }
+}
+
+#[async_trait]
+impl Engine for Xen {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Xen
+    }
+
+    fn makes_own_taps(&self) -> bool {
+        true
+    }
+
+    async fn facts(&self) -> Result<EngineFacts, EngineError> {
+        let info = xl::info().await?;
+        let machines = [("hvm", config::MACHINE_PVH), ("pv", config::MACHINE_PV)];
+        let can = |word: &str| info.abilities.iter().any(|ability| ability == word);
+        Ok(EngineFacts {
+            kind: EngineKind::Xen,
+            version: info.version.clone(),
+            accelerator: Accelerator::Kvm,
+            accelerator_reason: "Xen uses the processor itself".to_owned(),
+            machines: machines
+                .iter()
+                .filter(|(ability, _)| can(ability))
+                .map(|(_, machine)| (*machine).to_owned())
+                .collect(),
+            machine_default: config::MACHINE_PVH.to_owned(),
+            cpu_model: "host".to_owned(),
+            cpu_features: Vec::new(),
+            has_multifd: false,
+            has_multifd_zstd: false,
+        })
+    }
+
+    async fn freeze(&self, id: GuestId, guest: &Guest) -> Result<Passport, EngineError> {
+        let facts = self.facts().await?;
+        Ok(Passport {
+            guest: id,
+            engine: EngineKind::Xen,
+            engine_version: facts.version,
+            accelerator: facts.accelerator,
+            machine: guest.machine.clone().unwrap_or(facts.machine_default),
+            cpu: Cpu { model: facts.cpu_model, features: Vec::new() },
+            memory: guest.memory.size,
+            cpu_count: guest.cpus.count,
+            cpu_count_max: guest.cpus.count_max,
+            devices: devices(id, guest),
+            boot_files: Vec::new(),
+        })
+    }
+
+    async fn launch(&self, launch: Launch) -> Result<Arc<dyn Instance>, EngineError> {
+        let instance: Arc<dyn Instance> = XenInstance::launch(launch).await?;
+        Ok(instance)
+    }
+
+    async fn attach(
+        &self,
+        id: GuestId,
+        directory: &Path,
+    ) -> Result<Option<Arc<dyn Instance>>, EngineError> {
+        let found = XenInstance::attach(id, directory).await?;
+        Ok(found.map(|instance| -> Arc<dyn Instance> { instance }))
+    }
+
+    async fn end_unused(&self, id: GuestId, directory: &Path) -> Result<bool, EngineError> {
+        let Some(instance) = self.attach(id, directory).await? else { return Ok(true) };
+        if instance.has_run() {
+            return Ok(false);
+        }
+        instance.destroy().await.map(|()| true)
+    }
+}
+
+fn devices(id: GuestId, guest: &Guest) -> Vec<Device> {
+    let device = |id: String, kind| Device { id, kind, pci_slot: None, rom_bytes: None };
+    let disks = guest.disks.iter().enumerate().map(|(index, disk)| {
+        let name = match disk.device {
+            DiskDevice::Disk => format!("disk{index}"),
+            DiskDevice::Cdrom => format!("cdrom{index}"),
+        };
+        device(name, DeviceKind::Disk { index })
+    });
+    let networks = guest.networks.iter().enumerate().map(|(index, network)| {
+        let ([a, b, ..], [x, y, z]) = (*id.0.as_bytes(), MAC_PREFIX);
+        let last = u8::try_from(index).unwrap_or(u8::MAX);
+        let mac = network.mac.unwrap_or(Mac([x, y, z, a, b, last]));
+        device(format!("net{index}"), DeviceKind::Network { index, mac })
+    });
+    let serial = std::iter::once(device("serial0".to_owned(), DeviceKind::Serial));
+    disks.chain(networks).chain(serial).collect()
+}

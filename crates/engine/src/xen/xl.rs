@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Runs `xl`, which fits whatever Xen is installed, and reads what it says.
+
+use crate::error::EngineError;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+use whimbrel_model::id::GuestId;
+use whimbrel_model::units::Bytes;
+
+pub(super) const PROGRAM: &str = "xl";
+/// Longest a command may take; the scripts that plug a guest's devices in are slow.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A domain, as `xl list -v` shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Domain {
+    pub(super) number: u32,
+    pub(super) is_paused: bool,
+    /// It has stopped for good, for this reason.
+    pub(super) ended: Option<Reason>,
+    pub(super) cpu_time: Duration,
+    pub(super) id: String,
+}
+
+/// Why a domain shut down, by Xen's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    PowerOff,
+    Reboot,
+    /// It stands still to be moved.
+    Suspend,
+    Crash,
+}
+
+/// Runs `xl` to its end and returns what it wrote to its standard output.
+pub(super) async fn run(guest: &str, arguments: &[&str]) -> Result<String, EngineError> {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let word = arguments.first().copied().unwrap_or_default().to_owned();
+    let output = match tokio::time::timeout(PATIENCE, command.output()).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(EngineError::NotInstalled { program: PROGRAM.to_owned() });
+        }
+        Ok(Err(source)) => {
+            return Err(EngineError::File { action: "run", path: PROGRAM.into(), source });
+        }
+        Err(_) => {
+            let (guest, seconds) = (guest.to_owned(), PATIENCE.as_secs());
+            return Err(EngineError::Silent { guest, command: format!("xl {word}"), seconds });
+        }
+    };
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let reason = lines.last().unwrap_or("it says nothing").to_owned();
+    Err(EngineError::Refused { guest: guest.to_owned(), command: format!("xl {word}"), reason })
+}
+
+/// Finds the domain that is a guest.
+pub(super) async fn find(guest: &str, id: GuestId) -> Result<Option<Domain>, EngineError> {
+    let text = run(guest, &["list", "-v"]).await?;
+    let id = id.to_string();
+    Ok(text.lines().skip(1).filter_map(parse).find(|domain| domain.id == id))
+}
+
+/// Reads a line of `xl list -v`: name, number, MiB, vCPUs, state, seconds, UUID, reason, label.
+fn parse(line: &str) -> Option<Domain> {
+    // From the right, as names may hold anything.
+    let words: Vec<&str> = line.split_whitespace().rev().collect();
+    let [_label, reason, id, seconds, state, _vcpus, _memory, number, ..] = words.as_slice() else {
+        return None;
+    };
+    let is_shut_down = state.contains('s') || state.contains('c');
+    Some(Domain {
+        number: number.parse().ok()?,
+        is_paused: state.contains('p'),
+        ended: match *reason {
+            "0" if is_shut_down => Some(Reason::PowerOff),
+            "1" => Some(Reason::Reboot),
+            "2" => Some(Reason::Suspend),
+            "-" | "0" => None,
+            _ => Some(Reason::Crash),
+        },
+        cpu_time: Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?,
+        id: (*id).to_owned(),
+    })
+}
+
+/// What this Xen says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Info {
+    pub(super) version: String,
+    /// `pv`, `hvm`, `pvh`, and what it can do for them.
+    pub(super) abilities: Vec<String>,
+    pub(super) free: Bytes,
+}
+
+pub(super) async fn info() -> Result<Info, EngineError> {
+    parse_info(&run("", &["info"]).await?).ok_or_else(|| EngineError::Refused {
+        guest: String::new(),
+        command: "xl info".to_owned(),
+        reason: "its answer cannot be read".to_owned(),
+    })
+}
+
+fn parse_info(text: &str) -> Option<Info> {
+    let value = |key: &str| {
+        let found = text.lines().filter_map(|line| line.split_once(':'));
+        found.map(|(name, value)| (name.trim(), value.trim())).find(|(name, _)| *name == key)
+    };
+    let (_, version) = value("xen_version")?;
+    let abilities = value("virt_caps").map_or("", |(_, words)| words);
+    let free: u64 = value("free_memory")?.1.parse().ok()?;
+    Some(Info {
+        version: version.to_owned(),
+        abilities: abilities.split_whitespace().map(str::to_owned).collect(),
+        free: Bytes::mib(free),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines as Xen 4.17 prints them.
+    #[test]
+    fn domains_are_read() {
+        let id = "6f3f7a52-61c2-4b7e-9f3e-0a4f0f6a0001";
+        let line = |state: &str, reason: &str| {
+            parse(&format!("web1  12  128  1  {state}  4.5  {id}  {reason}  -")).unwrap()
+        };
+        let running = line("-b----", "-");
+        assert_eq!((running.number, running.is_paused, running.ended), (12, false, None));
+        assert_eq!(running.cpu_time, Duration::from_millis(4500));
+        assert!(line("--p---", "-").is_paused);
+        assert_eq!(line("---s--", "0").ended, Some(Reason::PowerOff));
+        assert_eq!(line("---s--", "1").ended, Some(Reason::Reboot));
+        assert_eq!(line("---s--", "2").ended, Some(Reason::Suspend));
+        assert_eq!(line("---sc-", "3").ended, Some(Reason::Crash));
+        assert_eq!(parse("Name   ID   Mem VCPUs State Time(s)"), None);
+    }
+
+    #[test]
+    fn the_host_is_read() {
+        let text = "host : xen1\nfree_memory            : 421\nxen_version            : 4.17.6\n\
+                    virt_caps              : pv hvm hap shadow\n";
+        let info = parse_info(text).unwrap();
+        assert_eq!(info.version, "4.17.6");
+        assert_eq!(info.free, Bytes::mib(421));
+        assert!(info.abilities.contains(&"hvm".to_owned()));
+        assert_eq!(parse_info("release : 6.1"), None);
+    }
+}
