@@ -106,10 +106,10 @@ fn write_initramfs(tree: &Path, witness: &Path, output: &Path) -> Result<()> {
 }
 
 /// The modules of a kernel, by name.
-struct Modules(HashMap<String, PathBuf>);
+pub(crate) struct Modules(HashMap<String, PathBuf>);
 
 impl Modules {
-    fn below(directory: &Path) -> Result<Modules> {
+    pub(crate) fn below(directory: &Path) -> Result<Modules> {
         let mut found = HashMap::new();
         let mut waiting = vec![directory.to_owned()];
         while let Some(directory) = waiting.pop() {
@@ -127,7 +127,7 @@ impl Modules {
     }
 
     /// Returns the wanted modules and all they depend on, dependencies first.
-    fn in_order(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+    pub(crate) fn in_order(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut order = Vec::new();
         for name in wanted {
             self.add(name, &mut order)?;

@@ -31,3 +31,4 @@ pub mod stories;
 pub mod terminal;
 pub mod userland;
 pub mod witness;
+pub mod xen;

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// Longest a story may take; its lab is removed and it has failed.
 const STORY_PATIENCE: Duration = Duration::from_secs(180);
+/// The same for stories whose whole hosts are emulated.
+const XEN_STORY_PATIENCE: Duration = Duration::from_secs(600);
 /// How long a story may take to clean up after it was ended.
 const CLEANUP_PATIENCE: Duration = Duration::from_secs(15);
 /// Lines of a failed story that are shown; the rest is in its log.
@@ -116,10 +118,11 @@ fn run_one(story: &Story, log: &PathBuf) -> Result<Outcome> {
     // Errors here say where they come from; a backtrace of the runner says nothing.
     command.env("RUST_LIB_BACKTRACE", "0");
     let mut child = command.stdout(output.try_clone()?).stderr(output).spawn()?;
-    let Some(status) = wait(&mut child, STORY_PATIENCE)? else {
+    let patience = if story.group() == "xen" { XEN_STORY_PATIENCE } else { STORY_PATIENCE };
+    let Some(status) = wait(&mut child, patience)? else {
         end(&mut child)?;
         let said = last_lines(log, SHOWN_LINES);
-        return Ok(Outcome::Failed(format!("took longer than {STORY_PATIENCE:?}\n{said}")));
+        return Ok(Outcome::Failed(format!("took longer than {patience:?}\n{said}")));
     };
     Ok(match status.code() {
         Some(0) => Outcome::Passed,

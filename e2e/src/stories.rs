@@ -22,6 +22,7 @@ mod storage;
 mod store;
 mod systemd;
 mod walkthrough;
+mod xen;
 
 use crate::setting::Setting;
 use anyhow::Result;
@@ -154,6 +155,7 @@ pub const STORIES: &[Story] = stories! {
     recover { a_dead_host, a_false_word, a_fence }
     systemd { restarts_spare_guests, the_host_goes_down }
     walkthrough { the_chapter_as_printed }
+    xen { live_there_and_back }
     crash {
         the_target_engine_is_killed,
         the_target_daemon_is_killed,
