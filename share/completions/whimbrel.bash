@@ -118,6 +118,9 @@ _whimbrel() {
             whimbrel,watch)
                 cmd="whimbrel__subcmd__watch"
                 ;;
+            whimbrel,xl-pipe)
+                cmd="whimbrel__subcmd__xl__subcmd__pipe"
+                ;;
             whimbrel__subcmd__host,forget)
                 cmd="whimbrel__subcmd__host__subcmd__forget"
                 ;;
@@ -149,7 +152,7 @@ _whimbrel() {
 
     case "${cmd}" in
         whimbrel)
-            opts="-h -V --json --socket --config --help --version create start stop shutdown destroy reboot pause unpause list ls ps show edit rm console plan migrate watch cancel cutover report recover log info doctor host relocation pages reload import daemon carry completions man"
+            opts="-h -V --json --socket --config --help --version create start stop shutdown destroy reboot pause unpause list ls ps show edit rm console plan migrate watch cancel cutover report recover log info doctor host relocation pages reload import daemon carry xl-pipe completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1055,6 +1058,28 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__watch)
+            opts="-h --json --socket --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        whimbrel__subcmd__xl__subcmd__pipe)
             opts="-h --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

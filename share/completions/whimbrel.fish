@@ -61,6 +61,7 @@ complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "reload" -d 'Have 
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "import" -d 'Convert an old `xend-config.sxp` into a `whimbrel.toml`'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "daemon" -d 'Run the daemon, in the foreground'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "carry"
+complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "xl-pipe"
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "completions" -d 'Print the completions of a shell'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "man" -d 'Print the manual page, or write the pages of all commands'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand create" -l format -d 'How the file is written [default: `toml` for `*.toml`, else `cfg`]' -r -f -a "toml\t''
@@ -288,6 +289,10 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand carry" -l socket -d 'T
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand carry" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand carry" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand carry" -s h -l help -d 'Print help'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand xl-pipe" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand xl-pipe" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand xl-pipe" -l json -d 'Print data and problems as JSON'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand xl-pipe" -s h -l help -d 'Print help'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand completions" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand completions" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand completions" -l json -d 'Print data and problems as JSON'
