@@ -544,5 +544,5 @@ impl XenInstance {
 
 fn last_words(directory: &Path) -> String {
     let text = std::fs::read_to_string(directory.join(LOG)).unwrap_or_default();
-    text.lines().last().unwrap_or("xl ended without a word").to_owned()
+    text.lines().next_back().unwrap_or("xl ended without a word").to_owned()
 }

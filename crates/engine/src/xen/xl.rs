@@ -57,8 +57,8 @@ pub(super) async fn run(guest: &str, arguments: &[&str]) -> Result<String, Engin
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let reason = lines.last().unwrap_or("it says nothing").to_owned();
+    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let reason = lines.next_back().unwrap_or("it says nothing").to_owned();
     Err(EngineError::Refused { guest: guest.to_owned(), command: format!("xl {word}"), reason })
 }
 
