@@ -84,6 +84,9 @@ pub fn run(wanted: &[String], except: &[String], jobs: usize) -> Result<ExitCode
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Groups that are told when they are named: they take longer than all others together.
+const LONG: [&str; 1] = ["xen"];
+
 /// Chooses stories by group (`migrate`) or by name (`migrate/there_and_back`).
 fn select(wanted: &[String]) -> Result<Vec<&'static Story>> {
     for name in wanted {
@@ -93,8 +96,10 @@ fn select(wanted: &[String]) -> Result<Vec<&'static Story>> {
             bail!("there is no story or group `{name}`; there are {}", groups.join(", "));
         }
     }
-    let is_wanted =
-        |story: &&Story| wanted.is_empty() || wanted.iter().any(|name| story.is_meant_by(name));
+    let is_wanted = |story: &&Story| match wanted {
+        [] => !LONG.contains(&story.group()),
+        names => names.iter().any(|name| story.is_meant_by(name)),
+    };
     Ok(STORIES.iter().filter(is_wanted).collect())
 }
 

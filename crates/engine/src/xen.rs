@@ -66,6 +66,7 @@ impl Engine for Xen {
                 .collect(),
             machine_default: config::MACHINE_PVH.to_owned(),
             cpu_model: "host".to_owned(),
+            cpu_models: vec!["host".to_owned()],
             cpu_features: Vec::new(),
             has_multifd: false,
             has_multifd_zstd: false,

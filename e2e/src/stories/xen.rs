@@ -38,7 +38,7 @@ fn furnish(host: &XenHost) -> Result<()> {
     host.run(&format!(
         "mkdir -p /etc/whimbrel; cp /files/whimbrel /usr/bin/
          cat > /etc/whimbrel/whimbrel.toml <<'END'\n{CONFIG}END
-         cat > /root/web1.toml <<'END'\n{GUEST}END
+         cat > /etc/whimbrel/web1.toml <<'END'\n{GUEST}END
          setsid whimbrel daemon >/var/log/whimbrel.log 2>&1 </dev/null &
          for i in $(seq 100); do whimbrel list >/dev/null 2>&1 && exit 0; sleep 0.1; done
          cat /var/log/whimbrel.log; exit 1"
@@ -55,7 +55,7 @@ pub(super) fn live_there_and_back(setting: &Setting) -> Result<()> {
     furnish(two)?;
     let token = one.run("whimbrel host invite --address 10.77.0.1:8002")?;
     two.run(&format!("echo '{}' | whimbrel host join", token.trim()))?;
-    one.run("whimbrel create /root/web1.toml")?;
+    one.run("whimbrel create /etc/whimbrel/web1.toml")?;
     one.run(ANSWERS)?;
     for (from, to) in [(one, two), (two, one)] {
         from.run(&format!("whimbrel migrate web1 {}", to.name))?;

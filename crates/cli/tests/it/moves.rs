@@ -17,6 +17,7 @@ fn a_plan_is_printed() {
     ok       `alpha` and `beta` run the same version
 
     forecast: 9-14 s in all, pause 60-110 ms, 300-400 MiB on the wire
+              it will end as promised
               the link carries 112 MiB/s
     carrier:  tunnel, 2 channels: the link is fast
     ----- stderr -----
@@ -214,6 +215,7 @@ fn reports_are_kept() {
     total     11 s
     pause     84 ms (last pages 41 ms, device state 22 ms, first packet 21 ms)
     promised  pause 100 ms, 10 m, 30 % slowdown, 20 % used: kept
+    forecast  time as expected, pause as expected, bytes as expected
     memory    512 MiB in 3 rounds, 600 MiB sent, 300 MiB on the wire
     carrier   tunnel, 2 channels
     phases    plan 120 ms, prepare 300 ms
