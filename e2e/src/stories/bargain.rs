@@ -180,7 +180,7 @@ pub(super) fn rehearsed(setting: &Setting) -> Result<()> {
     ensure!(said.contains("Rehearsed: web1 would have moved to beta"), "{said}");
     lives_only_on(alpha, beta, "web1", "running")?;
     witness.is_well()?;
-    let seen = report(alpha, "web1")?;
+    let seen = json(alpha, &["report", "web1"])?;
     ensure!(seen["result"] == "rehearsed" && seen["problem"].is_null(), "{seen}");
     ensure!(number(&seen, "rehearsed_pause_ms")? <= 300 + PAUSE_SLACK_MS, "{seen}");
     ensure!(seen["samples"].as_array().is_some_and(|samples| samples.len() > 1), "{seen}");

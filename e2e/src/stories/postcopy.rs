@@ -5,7 +5,7 @@
 //! asked for: it runs on the target while its memory follows.
 
 use crate::lab::Host;
-use crate::scene::{Cast, Scene, console_of, json, lives_only_on, report, until};
+use crate::scene::{Cast, Scene, console_of, json, lives_only_on, report, state, until};
 use crate::setting::Setting;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, ensure};
@@ -62,7 +62,7 @@ fn in_two_halves(scene: &Scene) -> Result<Witness<'_>> {
 
 fn has_moved(scene: &Scene, witness: &Witness<'_>) -> Result<()> {
     let (alpha, beta) = (scene.alpha(), scene.beta());
-    until("nothing of it is left on alpha", LONG, || Ok(phase_or_gone(alpha)?.is_none()))?;
+    until("nothing of it is left on alpha", LONG, || Ok(state(alpha, "web1")?.is_none()))?;
     lives_only_on(beta, alpha, "web1", "running")?;
     witness.is_well().with_context(|| console_of(beta, "web1"))?;
     let report = report(alpha, "web1")?;
@@ -71,13 +71,6 @@ fn has_moved(scene: &Scene, witness: &Witness<'_>) -> Result<()> {
     let phases = report["phases"].as_array().context("phases")?;
     ensure!(phases.iter().any(|time| time["phase"] == "postcopy"), "{report}");
     Ok(())
-}
-
-fn phase_or_gone(host: &Host) -> Result<Option<String>> {
-    match crate::scene::state(host, "web1")? {
-        Some(_) => phase(host).map(Some),
-        None => Ok(None),
-    }
 }
 
 /// The miss is called, the guest runs on the target, and its memory is right.
