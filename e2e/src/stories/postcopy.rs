@@ -9,6 +9,7 @@ use crate::scene::{Cast, Scene, console_of, json, lives_only_on, report, state, 
 use crate::setting::Setting;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, ensure};
+use std::fs::File;
 use std::time::Duration;
 
 /// The wire, in Mbit/s: 6 MiB/s.
@@ -20,22 +21,28 @@ const LONG: Duration = Duration::from_secs(120);
 const MIGRATE: [&str; 7] =
     ["migrate", "web1", "beta", "--deadline", "80s", "--on-miss", "postcopy"];
 
-/// What the kernel lets everybody do with page faults, and how to put that back.
-struct FaultsOfAll(String);
+/// What the kernel lets everybody do with page faults, and how to put that back. It is the whole
+/// machine's: who changes it keeps other stories waiting that would, too.
+struct FaultsOfAll {
+    was: String,
+    _turn: File,
+}
 
 const FAULTS_OF_ALL: &str = "/proc/sys/vm/unprivileged_userfaultfd";
 
 impl FaultsOfAll {
     fn set(value: &str) -> Result<Self> {
+        let turn = File::open(std::env::temp_dir())?;
+        turn.lock().context("the turn of this story")?;
         let was = std::fs::read_to_string(FAULTS_OF_ALL).context("this kernel has it")?;
         std::fs::write(FAULTS_OF_ALL, value)?;
-        Ok(Self(was))
+        Ok(Self { was, _turn: turn })
     }
 }
 
 impl Drop for FaultsOfAll {
     fn drop(&mut self) {
-        let _ = std::fs::write(FAULTS_OF_ALL, &self.0);
+        let _ = std::fs::write(FAULTS_OF_ALL, &self.was);
     }
 }
 
