@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use whimbrel_model::id::HandoffId;
 use whimbrel_model::problem::{Kind, Remedy};
 
@@ -133,7 +133,7 @@ pub struct Listener {
 #[derive(Debug)]
 struct Open {
     local: SocketAddr,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 impl Drop for Open {
@@ -191,12 +191,20 @@ impl Listener {
             fresh.push((address, listener.map_err(|source| ListenError { address, source })?));
         }
         *self.shared.doors.write().unwrap_or_else(PoisonError::into_inner) = doors;
-        let mut opened = self.opened();
-        opened.retain(|address, _| wanted.contains(address));
-        for (address, listener) in fresh {
-            let local = listener.local_addr().unwrap_or(address);
-            let task = tokio::spawn(self.shared.clone().accept(listener)).abort_handle();
-            opened.insert(address, Open { local, task });
+        let closed: Vec<_> = {
+            let mut opened = self.opened();
+            let closed = opened.extract_if(|address, _| !wanted.contains(address)).collect();
+            for (address, listener) in fresh {
+                let local = listener.local_addr().unwrap_or(address);
+                let task = tokio::spawn(self.shared.clone().accept(listener));
+                opened.insert(address, Open { local, task });
+            }
+            closed
+        };
+        for (_, mut open) in closed {
+            // Its port is closed only when the task is gone. It ends with nothing but our word.
+            open.task.abort();
+            let _ = (&mut open.task).await;
         }
         Ok(())
     }
