@@ -8,6 +8,7 @@
 
 use super::status::Status;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -152,11 +153,26 @@ impl Control {
     }
 
     /// Ends it now: both engines see closed sockets. Returns when it has ended, so that its place
-    /// can be removed.
+    /// can be removed. One that does not answer is killed.
     pub async fn cut(&self) -> Result<(), ControlError> {
-        gone_is_fine(self.ask(Command::Cut, None).await)?;
+        match gone_is_fine(self.ask(Command::Cut, None).await) {
+            Err(ControlError::Silent { .. }) => self.kill().await,
+            other => other?,
+        }
         let silent = |_| ControlError::Silent { directory: self.directory.clone() };
         tokio::time::timeout(ANSWER_MAX, self.ended()).await.map_err(silent)
+    }
+
+    /// Kills the process that listens: the kernel knows who that is, whatever it does.
+    async fn kill(&self) {
+        let Ok(stream) = UnixStream::connect(self.directory.join(SOCKET_FILE)).await else {
+            return;
+        };
+        let pid = stream.peer_cred().ok().and_then(|listener| listener.pid());
+        if let Some(pid) = pid.and_then(Pid::from_raw) {
+            // It may have ended by itself just now.
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
 
     /// Waits until nobody listens any more: removing its socket is the last thing it does.
