@@ -200,12 +200,10 @@ async fn handoff(
         tokio::spawn(task.begin(effects));
     }
     let stream = responder.handoff().await?;
-    let call = Call { peer, stream };
+    let handoff: HandoffId = opening.handoff;
+    let call = Call { peer, handoff, stream };
     let event = match opening.offer {
-        Some(offer) => {
-            let handoff: HandoffId = opening.handoff;
-            GuestEvent::Incoming(Box::new(Incoming { handoff, offer, call }))
-        }
+        Some(offer) => GuestEvent::Incoming(Box::new(Incoming { handoff, offer, call })),
         None => GuestEvent::Wire(call),
     };
     // A task that has just ended took the conversation with it; the peer dials again.

@@ -30,6 +30,8 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) peer: HostId,
+    /// What it is about.
+    pub(crate) handoff: HandoffId,
     pub(crate) stream: HandoffStream,
 }
 
@@ -51,7 +53,7 @@ impl Drop for Wire {
 impl Wire {
     /// Begins to read: what arrives becomes events of the guest's task.
     pub(crate) fn begin(guest: GuestHandle, call: Call) -> Self {
-        let Call { peer, stream } = call;
+        let Call { peer, stream, .. } = call;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let sender = stream.sender();
         let reader = tokio::spawn(read(guest, peer, id, stream)).abort_handle();
@@ -115,7 +117,10 @@ async fn dial(daemon: Arc<Daemon>, guest: GuestHandle, call: Wanted, first_wait:
             Err(problem) => Err(problem),
         };
         let (event, is_done) = match dialled {
-            Ok(stream) => (MigrationEvent::Dialled(Ok(Call { peer: call.peer, stream })), true),
+            Ok(stream) => {
+                let call = Call { peer: call.peer, handoff: call.handoff, stream };
+                (MigrationEvent::Dialled(Ok(call)), true)
+            }
             Err(problem) => (MigrationEvent::Dialled(Err(Box::new(problem))), false),
         };
         let event = GuestEvent::Migration { handoff: call.handoff, event };
@@ -147,9 +152,10 @@ impl GuestTask {
     /// A conversation about a handoff was begun by the peer, or by us.
     pub(crate) async fn on_wire(&mut self, call: Call) {
         fault_point!("receive/call");
+        let handoff = call.handoff;
         let wire = Wire::begin(self.handle.clone(), call);
         match &mut self.journey {
-            Some(journey) if journey.peer == wire.peer => {
+            Some(journey) if journey.peer == wire.peer && journey.handoff == handoff => {
                 journey.wire = Some(wire);
                 journey.wire_lost_at = None;
                 self.tell_machine(Event::Nudge).await;
