@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Copyright the Whimbrel authors
 
-//! How much memory the carrying processes take.
+//! The carrying processes of a host: how much memory they take, and a way to hold them.
 
 use crate::lab::Host;
+use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{scope, sleep};
@@ -20,7 +23,7 @@ pub fn peak_kib<T>(hosts: [&Host; 2], work: impl FnOnce() -> T) -> (T, u64) {
         let watching = threads.spawn(|| {
             let mut peak = 0;
             while !is_over.load(Ordering::Relaxed) {
-                let pids = hosts.into_iter().flat_map(Host::processes).filter(|pid| carries(*pid));
+                let pids = hosts.into_iter().flat_map(of);
                 peak = pids.map(peak_of).chain([peak]).max().unwrap_or_default();
                 sleep(LOOK_EVERY);
             }
@@ -40,6 +43,20 @@ impl Drop for Over<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Stops the carrying processes of `host` where they are: their daemon hears nothing of them.
+pub fn hold(host: &Host) -> Result<()> {
+    let pids = of(host);
+    ensure!(!pids.is_empty(), "nothing is carried on {}", host.name);
+    for pid in pids {
+        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGSTOP)?;
+    }
+    Ok(())
+}
+
+fn of(host: &Host) -> Vec<u32> {
+    host.processes().into_iter().filter(|pid| carries(*pid)).collect()
 }
 
 fn carries(pid: u32) -> bool {

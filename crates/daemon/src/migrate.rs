@@ -34,7 +34,8 @@ mod wire;
 pub(crate) use bargain::bargain_for;
 pub(crate) use carrier::Wish;
 pub(crate) use plan::{
-    Asked, answer_facts, finding, forecast, host_facts, make_plan, read_host_facts,
+    Asked, answer_facts, finding, forecast, host_facts, make_plan, make_plan_for_move,
+    read_host_facts,
 };
 pub(crate) use postcopy::half_of;
 pub(crate) use prove::end_forgotten as end_forgotten_proofs;
@@ -268,6 +269,8 @@ pub(crate) struct Planned {
     pub(crate) dirty_rate: Option<Bytes>,
     /// What the target holds of the guest's memory, as far as this host knows.
     pub(crate) held: Option<HeldSummary>,
+    /// The target is still in the middle of a move of the same guest.
+    pub(crate) is_target_busy: bool,
 }
 
 impl GuestTask {

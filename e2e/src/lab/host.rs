@@ -117,6 +117,13 @@ impl Host {
         self.end_daemon(Signal::SIGKILL)
     }
 
+    /// Stops the daemon where it is, or lets it go on.
+    pub fn hold_daemon(&self, is_held: bool) -> Result<()> {
+        let signal = if is_held { Signal::SIGSTOP } else { Signal::SIGCONT };
+        let pid = self.daemon_pid().with_context(|| format!("{} has no daemon", self.name))?;
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+    }
+
     pub fn daemon_pid(&self) -> Option<u32> {
         self.daemon.lock().expect("nothing panics with this lock").as_ref().map(Child::id)
     }

@@ -3,6 +3,7 @@
 
 //! Moves with something to them: watched, limited, disturbed, or of a guest that has its own plans.
 
+use crate::carriers;
 use crate::lab::finish;
 use crate::scene::{Cast, SOON, Scene, await_state, engines, lives_only_on, report, until};
 use crate::setting::Setting;
@@ -91,12 +92,15 @@ pub(super) fn the_console_follows(setting: &Setting) -> Result<()> {
     lives_only_on(beta, alpha, "web1", "running")
 }
 
-/// The wire is cut in the middle, the guest stays; plugged in again, the next try succeeds at once.
+/// The wire is cut in the middle, the guest stays; plugged in again, the next try succeeds at once,
+/// though the target has not understood yet that the first is over.
 pub(super) fn again_after_a_cut(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
     let (witness, command) = in_the_middle(&scene, &Cast::web1(), &["--carrier", "tunnel"])?;
     beta.unplug()?;
+    carriers::hold(beta)?;
+    beta.hold_daemon(true)?;
     let ran = finish(command, "migrate web1 beta", "", PATIENCE)?;
     ensure!(ran.status.code() == Some(3), "expected exit code 3 of {ran}");
     ensure!(ran.stderr.contains("help:"), "no remedy: {ran}");
@@ -105,6 +109,7 @@ pub(super) fn again_after_a_cut(setting: &Setting) -> Result<()> {
     beta.plug_in()?;
     alpha.set_rate(None)?;
     witness.ask("set dirty none 0")?;
+    beta.hold_daemon(false)?;
     alpha.whimbrel(&["migrate", "web1", "beta"])?.ok().context("the second try")?;
     lives_only_on(beta, alpha, "web1", "running")?;
     let status = witness.is_well()?;

@@ -5,7 +5,7 @@
 
 use crate::daemon::Daemon;
 use crate::guests::{GuestView, Papers, parse_passport, parse_stored};
-use crate::migrate::{Planned, Target, learned, prove};
+use crate::migrate::{LINK_LOST_MAX, Planned, Target, learned, prove};
 use crate::pages;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -56,6 +56,11 @@ const FIRST_PASS_LONG: Duration = Duration::from_secs(10);
 
 /// How long the target listens for the source on the guest's bridges, in vain.
 const LISTEN_MAX: Duration = Duration::from_secs(1);
+/// How long a target may hold on to an attempt that the source has given up: until it gives up
+/// by itself, and then ends its engine.
+const LET_GO_MAX: Duration = LINK_LOST_MAX.saturating_add(Duration::from_secs(5));
+const LET_GO_LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// How often the source speaks there meanwhile.
 const SPEAK_EVERY: Duration = Duration::from_millis(50);
 
@@ -108,8 +113,33 @@ pub(crate) async fn make_plan(
     });
     let can = |host: &HostFacts| host.engines.iter().any(|engine| engine.has_multifd_zstd);
     let has_multifd_zstd = !asked.is_stop_and_copy && can(&source_host) && can(&target_host);
-    let is_tunnel_only = daemon.engine.kind() == EngineKind::Xen;
-    Ok(Planned { plan, has_multifd_zstd, is_tunnel_only, rate: link.rate, dirty_rate, held })
+    Ok(Planned {
+        plan,
+        has_multifd_zstd,
+        is_tunnel_only: daemon.engine.kind() == EngineKind::Xen,
+        rate: link.rate,
+        dirty_rate,
+        held,
+        is_target_busy: target_guest.name.is_moving,
+    })
+}
+
+/// Plans a move that is to begin at once. A target that was cut off from an attempt before may
+/// not know yet that it is over; it is waited for.
+pub(crate) async fn make_plan_for_move(
+    daemon: &Daemon,
+    view: &GuestView,
+    target: &Target,
+    asked: Asked,
+) -> Result<Planned, Problem> {
+    let patience = Instant::now() + LET_GO_MAX;
+    loop {
+        let planned = make_plan(daemon, view, target, asked).await?;
+        if !planned.is_target_busy || Instant::now() >= patience {
+            return Ok(planned);
+        }
+        tokio::time::sleep(LET_GO_LOOK_EVERY).await;
+    }
 }
 
 /// Whether the first pass may take so long that it must be known before how much the guest writes:

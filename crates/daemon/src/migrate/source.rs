@@ -9,7 +9,7 @@ use crate::migrate::bargain::Keeper;
 use crate::migrate::carrier::Choice;
 use crate::migrate::postcopy::half_lost;
 use crate::migrate::watch::{self, Watched};
-use crate::migrate::{Asked, Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan};
+use crate::migrate::{Asked, Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan_for_move};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -77,7 +77,7 @@ impl GuestTask {
                         is_proved: false,
                         is_unprobed: order.is_unprobed,
                     };
-                    make_plan(&daemon, &view, &order.target, asked).await
+                    make_plan_for_move(&daemon, &view, &order.target, asked).await
                 }
                 Err(problem) => Err(problem),
             };
