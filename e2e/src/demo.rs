@@ -8,7 +8,7 @@ mod alone;
 pub use alone::alone;
 
 use crate::lab::{Host, Lab, Lines, Remains, guard};
-use crate::scene::{Cast, SOON, Scene, invite};
+use crate::scene::{Cast, SOON, Scene, invite, json};
 use crate::setting::Setting;
 use crate::witness::{Held, Status, Witness};
 use anyhow::{Context as _, Result, ensure};
@@ -50,13 +50,14 @@ pub fn demo(is_kept: bool) -> Result<()> {
 
     say("and back again");
     travel(scene.beta(), scene.alpha(), &witness)?;
+    show_report(scene.alpha(), &setting)?;
     let after = went_on(&mut held, &before)?;
     ensure!(after.boot(0)? == before.boot(0)?, "the guest was booted anew");
     if is_kept {
         scene.lab.keep();
         say_how_to_talk(&scene);
     } else {
-        say("cleaning up: no process, no namespace, no file stays");
+        say("cleaning up: no process and no namespace stays, and of all files that page");
         drop(scene);
         ensure!(!Remains::named(&name()).exist(), "the demo left something behind");
     }
@@ -114,11 +115,20 @@ fn boot<'a>(scene: &'a Scene, cast: &Cast) -> Result<Witness<'a>> {
 fn travel(source: &Host, target: &Host, witness: &Witness<'_>) -> Result<()> {
     say(&format!("web1 moves from {} to {} while it works", source.name, target.name));
     type_on(source, &["plan", "web1", &target.name])?;
+    say_forecast(source, target)?;
     let ticker = witness.watch()?;
     type_on(source, &["migrate", "web1", &target.name])?;
     let ticks = ticker.stop();
     let silence_ms = ticks.longest_silence.as_millis();
     println!("a client that asked every millisecond waited {silence_ms} ms at most");
+    Ok(())
+}
+
+/// The same for a script, and what it reads of it.
+fn say_forecast(source: &Host, target: &Host) -> Result<()> {
+    let plan = json(source, &["plan", "web1", &target.name])?;
+    println!("{}# whimbrel plan web1 {} --json   (its forecast)", source.name, target.name);
+    println!("    {}", plan["forecast"]);
     Ok(())
 }
 
@@ -132,6 +142,16 @@ fn went_on(held: &mut Held, before: &Status) -> Result<Status> {
     println!("  counter on the first disk {old0} -> {new0}, on the second {old1} -> {new1}");
     println!("  all checked memory pages whole ({} pages)", after.number("pages")?);
     Ok(after)
+}
+
+/// The report of the last move as one page that needs nothing else. It alone stays.
+fn show_report(host: &Host, setting: &Setting) -> Result<()> {
+    let page = setting.figures().join(format!("{}-report.html", name()));
+    std::fs::create_dir_all(setting.figures())?;
+    type_on(host, &["report", "web1", "--html", &page.display().to_string()])?;
+    let text = std::fs::read_to_string(&page).context("the page cannot be read")?;
+    ensure!(text.contains("<svg"), "no plots in {}", page.display());
+    Ok(())
 }
 
 fn say_how_to_talk(scene: &Scene) {

@@ -105,6 +105,7 @@ pub const STORIES: &[Story] = stories! {
     bargain {
         kept_beside_the_link,
         cancelled_with_numbers,
+        a_predicted_miss_is_refused,
         a_longer_pause,
         slowed_down,
         held_until_the_word,

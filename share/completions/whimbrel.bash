@@ -658,7 +658,7 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__migrate)
-            opts="-d -h --stop-and-copy --bandwidth --max-pause --deadline --max-slowdown --on-miss --hold --no-probe --rehearse --carrier --channels --detach --json --socket --config --help"
+            opts="-y -d -h --stop-and-copy --bandwidth --max-pause --deadline --max-slowdown --on-miss --yes --hold --no-probe --rehearse --carrier --channels --detach --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -796,12 +796,28 @@ _whimbrel() {
             return 0
             ;;
         whimbrel__subcmd__plan)
-            opts="-h --stop-and-copy --prove --no-probe --json --socket --config --help"
+            opts="-h --stop-and-copy --prove --no-probe --max-pause --deadline --max-slowdown --on-miss --json --socket --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --max-pause)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deadline)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-slowdown)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --on-miss)
+                    COMPREPLY=($(compgen -W "cancel pause throttle postcopy" -- "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

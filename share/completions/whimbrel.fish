@@ -147,6 +147,13 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand console" -l force -d '
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand console" -l read-only -d 'Watch only; works without a terminal, too'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand console" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand console" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l max-pause -d 'The longest pause the guest may see: `100ms` [default: as configured]' -r
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l deadline -d 'The longest it may take in all: `10m` [default: as configured]' -r
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l max-slowdown -d 'How much the guest may be slowed down to be caught up with: `30%` [default: as configured]' -r
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l on-miss -d 'What happens where that cannot be kept: the guest stays, stands still for longer, is slowed down further, or runs on the target before its memory is there [default: as configured]' -r -f -a "cancel\t''
+pause\t''
+throttle\t''
+postcopy\t''"
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand plan" -l stop-and-copy -d 'Plan for stopping the guest first and copying then'
@@ -167,6 +174,7 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l channels -
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l stop-and-copy -d 'Stop the guest first and copy then'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -s y -l yes -d 'Try it also where the plan says that the bargain will not be kept, and do not ask'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l hold -d 'Converge, stay so, and cut over when `whimbrel cutover GUEST` says so'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l no-probe -d 'Send no frames on the guest\'s bridges to see whether they reach the target'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand migrate" -l rehearse -d 'Do everything but the handing over, clean up, and say what would have happened'

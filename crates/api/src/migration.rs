@@ -20,14 +20,13 @@ pub struct MigrateRequest {
     pub is_stop_and_copy: bool,
     /// The most the migration may send, in bytes a second.
     pub bandwidth_bytes_per_second: Option<u64>,
-    /// The longest pause the guest may see, in milliseconds. Absent: as configured.
-    pub pause_ms_max: Option<u64>,
-    /// The longest it may take in all, in milliseconds. Absent: as configured.
-    pub deadline_ms: Option<u64>,
-    /// How much the guest may be slowed down, in percent from 0 to 99. Absent: as configured.
-    pub slowdown_percent_max: Option<u8>,
-    /// What happens where that cannot be kept. Absent: as configured.
-    pub on_miss: Option<OnMiss>,
+    /// What it shall be, where that is not as configured.
+    #[serde(flatten)]
+    pub bargain: BargainRequest,
+    /// Whether to try it also where the plan says that the bargain will not be kept, and the miss
+    /// is to cancel it.
+    #[serde(default)]
+    pub may_miss: bool,
     /// Whether to converge, stay so, and cut over only when told to.
     #[serde(default)]
     pub is_held: bool,
@@ -41,6 +40,19 @@ pub struct MigrateRequest {
     pub carrier: Option<String>,
     /// How many data channels. Absent: the planner chooses.
     pub channels: Option<u32>,
+}
+
+/// What is wanted of a migration, where that is not as configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BargainRequest {
+    /// The longest pause the guest may see, in milliseconds. Absent: as configured.
+    pub pause_ms_max: Option<u64>,
+    /// The longest it may take in all, in milliseconds. Absent: as configured.
+    pub deadline_ms: Option<u64>,
+    /// How much the guest may be slowed down, in percent from 0 to 99. Absent: as configured.
+    pub slowdown_percent_max: Option<u8>,
+    /// What happens where that cannot be kept. Absent: as configured.
+    pub on_miss: Option<OnMiss>,
 }
 
 /// What a migration was promised to be.

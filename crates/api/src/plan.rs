@@ -3,6 +3,7 @@
 
 //! Plans: what is known before the first byte moves.
 
+use crate::migration::BargainRequest;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -20,6 +21,9 @@ pub struct PlanRequest {
     /// Whether to send no frames on the guest's bridges to see whether they reach the target.
     #[serde(default)]
     pub is_unprobed: bool,
+    /// What it shall be, where that is not as configured.
+    #[serde(flatten)]
+    pub bargain: BargainRequest,
 }
 
 /// What a migration would meet and cost.

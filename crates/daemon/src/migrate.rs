@@ -77,6 +77,8 @@ pub(crate) struct MoveOrder {
     pub(crate) target: Target,
     pub(crate) is_stop_and_copy: bool,
     pub(crate) bargain: Bargain,
+    /// It is tried also where the plan says that it will miss, and be cancelled.
+    pub(crate) may_miss: bool,
     /// Converge, and cut over only when told to.
     pub(crate) is_held: bool,
     /// No frames are sent on the guest's bridges.

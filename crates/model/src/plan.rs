@@ -56,7 +56,7 @@ pub struct Finding {
 pub struct Plan {
     /// In the order a person would check: can they talk, may they, does it fit, will it run.
     pub findings: Vec<Finding>,
-    /// None where a blocker makes it pointless.
+    /// None where a blocker other than a predicted miss makes it pointless.
     pub forecast: Option<Forecast>,
 }
 
@@ -102,6 +102,8 @@ pub struct Question<'a> {
     pub link: &'a LinkFacts,
     pub load: LoadFacts,
     pub bargain: Bargain,
+    /// A predicted miss does not stand in the way, though it will be cancelled for it.
+    pub may_miss: bool,
     /// The guest is stopped first, and copied then.
     pub is_stop_and_copy: bool,
 }

@@ -5,8 +5,11 @@
 //! that is held waits for the word.
 
 use crate::lab::Ran;
-use crate::scene::{Cast, SOON, Scene, console_of, json, lives_only_on, report, state, until};
+use crate::scene::{
+    Cast, SOON, Scene, console_of, engines, json, lives_only_on, report, state, until,
+};
 use crate::setting::Setting;
+use crate::terminal::Terminal;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -60,7 +63,7 @@ pub(super) fn kept_beside_the_link(setting: &Setting) -> Result<()> {
 /// the guest stays.
 pub(super) fn cancelled_with_numbers(setting: &Setting) -> Result<()> {
     let scene = Scene::paired(setting)?;
-    let (witness, ran) = move_under(&scene, FAST, &["--on-miss", "cancel"])?;
+    let (witness, ran) = move_under(&scene, FAST, &["--on-miss", "cancel", "--yes"])?;
     ensure!(ran.took < DEADLINE / 4, "called after {:?}", ran.took);
     let words = ran.refused(3, "migration/bargain-missed")?;
     for said in ["`web1` writes ", "the link carries "] {
@@ -69,6 +72,33 @@ pub(super) fn cancelled_with_numbers(setting: &Setting) -> Result<()> {
     lives_only_on(scene.alpha(), scene.beta(), "web1", "running")?;
     witness.is_well()?;
     Ok(())
+}
+
+/// A miss that can be seen before is refused before anything is begun, with what would help; a
+/// person at a terminal may try it all the same.
+pub(super) fn a_predicted_miss_is_refused(setting: &Setting) -> Result<()> {
+    let scene = Scene::paired(setting)?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    let (witness, ran) = move_under(&scene, FAST, &[])?;
+    let words = ran.refused(1, "plan/convergence")?;
+    for said in ["`web1` writes ", "the link carries ", "--max-slowdown ", "--on-miss pause"] {
+        ensure!(words.contains(said), "`{said}` is missing: {words}");
+    }
+    lives_only_on(alpha, beta, "web1", "running")?;
+    alpha.set_rate(Some(WIRE))?;
+    let mut person = Terminal::whimbrel(alpha, "migrate web1 beta")?;
+    person.shown.wait_for("or use a faster link", SOON)?;
+    person.type_line("n")?;
+    person.shown.wait_for("plan/convergence", SOON)?;
+    let mut person = Terminal::whimbrel(alpha, "migrate web1 beta")?;
+    person.shown.wait_for("or use a faster link", SOON)?;
+    ensure!(engines(beta, "web1")?.is_empty(), "something was begun before the answer");
+    person.type_line("y")?;
+    until("it moves", SOON, || Ok(!engines(beta, "web1")?.is_empty()))?;
+    alpha.whimbrel(&["cancel", "web1"])?;
+    person.shown.wait_for("web1 stays on alpha", SOON)?;
+    lives_only_on(alpha, beta, "web1", "running")?;
+    witness.is_well().map(drop)
 }
 
 /// Where that was asked for, the guest stands still for longer than promised, and arrives in time.

@@ -29,7 +29,7 @@ fn in_the_middle<'a>(scene: &'a Scene, options: &[&str]) -> Result<Middle<'a>> {
     let witness = scene.create(alpha, &Cast::web1().dirtying("random", 16))?;
     alpha.set_rate(Some(50))?;
     let before = alpha.traffic()?;
-    let command = [&["migrate", "web1", "beta"], options].concat();
+    let command = [&["migrate", "web1", "beta", "--yes"], options].concat();
     let command = alpha.spawn_whimbrel(&command)?;
     until("memory flows to an engine on the target", SOON, || {
         let is_received = !engines(beta, "web1")?.is_empty();

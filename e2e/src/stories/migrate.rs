@@ -160,7 +160,7 @@ pub(super) fn ctrl_c_cancels(setting: &Setting) -> Result<()> {
     let witness = scene.create(alpha, &Cast::web1().dirtying("random", 16))?;
     // Slower than the guest dirties: it cannot end before it is cancelled.
     alpha.set_rate(Some(50))?;
-    let child = alpha.spawn_whimbrel(&["migrate", "web1", "beta"])?;
+    let child = alpha.spawn_whimbrel(&["migrate", "web1", "beta", "--yes"])?;
     until("an engine waits on the target", SOON, || Ok(!engines(beta, "web1")?.is_empty()))?;
     kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT)?;
     let ran = finish(child, "migrate web1 beta", "", MOVE_PATIENCE)?;
@@ -178,7 +178,7 @@ pub(super) fn a_guest_that_ends_while_moving(setting: &Setting) -> Result<()> {
     let (alpha, beta) = (scene.alpha(), scene.beta());
     let witness = scene.create(alpha, &Cast::web1().dirtying("random", 16))?;
     alpha.set_rate(Some(50))?;
-    let child = alpha.spawn_whimbrel(&["migrate", "web1", "beta"])?;
+    let child = alpha.spawn_whimbrel(&["migrate", "web1", "beta", "--yes"])?;
     until("an engine waits on the target", SOON, || Ok(!engines(beta, "web1")?.is_empty()))?;
     let _ = witness.ask("poweroff");
     let ran = finish(child, "migrate web1 beta", "", MOVE_PATIENCE)?;

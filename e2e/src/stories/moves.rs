@@ -27,7 +27,7 @@ fn in_the_middle<'a>(
     let witness = scene.create(alpha, &cast.clone().dirtying("random", 16))?;
     alpha.set_rate(Some(SLOW_MBIT))?;
     let before = alpha.traffic()?;
-    let command = [&["migrate", &cast.name, "beta"], options].concat();
+    let command = [&["migrate", &cast.name, "beta", "--yes"], options].concat();
     let command = alpha.spawn_whimbrel(&command)?;
     until("memory flows to an engine on the target", SOON, || {
         let is_received = !engines(beta, &cast.name)?.is_empty();
@@ -42,7 +42,7 @@ pub(super) fn detached_and_watched(setting: &Setting) -> Result<()> {
     let (alpha, beta) = (scene.alpha(), scene.beta());
     let witness = scene.create(alpha, &Cast::web1().dirtying("random", 16))?;
     alpha.set_rate(Some(SLOW_MBIT))?;
-    let said = alpha.whimbrel(&["migrate", "web1", "beta", "--detach"])?;
+    let said = alpha.whimbrel(&["migrate", "web1", "beta", "--detach", "--yes"])?;
     ensure!(said.stderr.contains("watch web1"), "nothing about `watch`: {said}");
     said.ok()?;
     let watcher = alpha.spawn_whimbrel(&["watch", "web1"])?;

@@ -3,6 +3,7 @@
 
 //! `whimbrel plan`
 
+use super::migrate::BargainArgs;
 use crate::context::{Context, End};
 use crate::printer::Style;
 use crate::{Done, format};
@@ -25,6 +26,8 @@ pub(crate) struct Args {
     /// Send no frames on the guest's bridges to see whether they reach the target.
     #[arg(long)]
     no_probe: bool,
+    #[command(flatten)]
+    bargain: BargainArgs,
 }
 
 pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
@@ -35,6 +38,7 @@ pub(super) async fn run(cx: &mut Context, args: Args) -> Done {
         is_stop_and_copy: args.stop_and_copy,
         is_proved: args.prove,
         is_unprobed: args.no_probe,
+        bargain: args.bargain.to_request(),
     };
     let plan = cx.client.plan(&args.guest, &request).await?;
     if cx.printer.is_json {

@@ -35,7 +35,8 @@ pub(super) async fn plan(
     let target = target(daemon, &request.target)?;
     let asked = Asked {
         is_stop_and_copy: request.is_stop_and_copy,
-        bargain: daemon.config().bargain,
+        bargain: migrate::bargain_for(&request.bargain, daemon.config().bargain),
+        may_miss: false,
         is_proved: request.is_proved,
         is_unprobed: request.is_unprobed,
     };
@@ -75,7 +76,8 @@ pub(super) async fn migrate(
         handoff: HandoffId(uuid::Uuid::new_v4()),
         target: target(&daemon, &request.target)?,
         is_stop_and_copy: request.is_stop_and_copy,
-        bargain: migrate::bargain_for(&request, config.bargain),
+        bargain: migrate::bargain_for(&request.bargain, config.bargain),
+        may_miss: request.may_miss,
         is_held: request.is_held || request.is_rehearsed,
         is_rehearsed: request.is_rehearsed,
         is_unprobed: request.is_unprobed,

@@ -33,7 +33,7 @@ const SWITCHOVER: Duration = Duration::from_millis(40);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Returns what is asked for, and what was configured where nothing is.
-pub(crate) fn bargain_for(request: &api::MigrateRequest, configured: Bargain) -> Bargain {
+pub(crate) fn bargain_for(request: &api::BargainRequest, configured: Bargain) -> Bargain {
     let time = |ms: Option<u64>, otherwise| ms.map_or(otherwise, Duration::from_millis);
     Bargain {
         pause_max: time(request.pause_ms_max, configured.pause_max),

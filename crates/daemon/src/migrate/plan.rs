@@ -69,6 +69,8 @@ const SPEAK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) struct Asked {
     pub(crate) is_stop_and_copy: bool,
     pub(crate) bargain: Bargain,
+    /// Whether a predicted miss is no reason to refuse.
+    pub(crate) may_miss: bool,
     /// An engine is started on the target, paused, and ended again.
     pub(crate) is_proved: bool,
     /// No frames are sent on the guest's bridges.
@@ -109,6 +111,7 @@ pub(crate) async fn make_plan(
         link: &link,
         load: LoadFacts { dirty_rate, is_held: held.is_some(), learned, ..LoadFacts::default() },
         bargain: asked.bargain,
+        may_miss: asked.may_miss,
         is_stop_and_copy: asked.is_stop_and_copy,
     });
     let can = |host: &HostFacts| host.engines.iter().any(|engine| engine.has_multifd_zstd);

@@ -73,6 +73,7 @@ impl GuestTask {
                     let asked = Asked {
                         is_stop_and_copy: order.is_stop_and_copy,
                         bargain: order.bargain,
+                        may_miss: order.may_miss,
                         // Its engine is started before anything is copied, and stays.
                         is_proved: false,
                         is_unprobed: order.is_unprobed,

@@ -8,7 +8,7 @@
 //! `memory / (1 - d/r)`. A guest writes two to three times as much while it is being moved as
 //! before, so that the pessimistic end counts 2.5 times the rate that was measured.
 
-use super::{Convergence, Finding, Forecast, Question, Span};
+use super::{Convergence, Finding, Forecast, OnMiss, Question, Span};
 use crate::codes;
 use crate::passport::{Accelerator, Passport};
 use crate::run_state::RunState;
@@ -48,6 +48,11 @@ const ENGINE_EMULATED: Span<f64> = Span { low: 40e6, high: 700e6 };
 /// Of what can be sent, a guest of which nothing is known may write so much.
 const DIRTY_UNKNOWN: f64 = 0.5;
 
+/// A guest that writes less than this share of what the link carries can be caught up with.
+const SHARE_CAUGHT_UP: f64 = 0.8;
+/// A guest that would have to be slowed down further as good as stands still.
+const SLOWDOWN_MAX_PERCENT: f64 = 95.0;
+
 /// What an engine can compress while it sends: on two cores, QEMU's multifd with zstd was measured
 /// to take in 260 MB/s, and one plain channel 700 MB/s.
 const COMPRESSION_PAYS_BELOW: Bytes = Bytes(200_000_000);
@@ -72,7 +77,7 @@ pub(super) fn forecast(question: &Question<'_>) -> Forecast {
         low: engine.low.min(link.low / share.high),
         high: engine.high.min(link.high / share.low),
     };
-    let is_running = run_state == RunState::Running;
+    let is_running = run_state == RunState::Running && !question.is_stop_and_copy;
     let dirty = match question.load.dirty_rate {
         _ if !is_running => Span { low: 0.0, high: 0.0 },
         Some(dirty) => {
@@ -91,12 +96,17 @@ pub(super) fn forecast(question: &Question<'_>) -> Forecast {
         high: used.high * STREAM_OVERHEAD * times(dirty.high, rate.low),
     };
     let around = around(question, &mut reasons);
+    let total = Span {
+        low: around.low + Duration::from_secs_f64(sent.low / rate.high),
+        high: around.high + Duration::from_secs_f64(sent.high / rate.low),
+    };
     Forecast {
-        total: Span {
-            low: around.low + Duration::from_secs_f64(sent.low / rate.high),
-            high: around.high + Duration::from_secs_f64(sent.high / rate.low),
+        total,
+        // A guest that is stopped first stands still for nearly all of it.
+        pause: match question.is_stop_and_copy && run_state == RunState::Running {
+            true => Span { low: total.low.saturating_sub(around.high), high: total.high },
+            false => pause(question, is_running),
         },
-        pause: pause(question, is_running),
         bytes: Span { low: as_bytes(sent.low * share.low), high: as_bytes(sent.high * share.high) },
         convergence: convergence(question, is_running),
         reasons,
@@ -230,47 +240,84 @@ fn pause(question: &Question<'_>, is_running: bool) -> Span<Duration> {
     Span { low: fixed.low, high: fixed.high + question.bargain.pause_max }
 }
 
+/// What the guest writes while it may be slowed down as far as was allowed, in parts of what the
+/// link carries of it; none: not known.
+fn written_share(question: &Question<'_>) -> Option<f64> {
+    let (dirty, link) = (question.load.dirty_rate?, question.link.rate?);
+    // Of what was saved in earlier migrations, the least: one that could end is not refused.
+    let share = question.load.learned.wire_share.map_or(1.0, |share| share.low.max(SHARE_MIN));
+    let running = 1.0 - f64::from(question.bargain.slowdown_percent_max) / 100.0;
+    Some(as_f64(dirty) * running * share / as_f64(link).max(1.0))
+}
+
 fn convergence(question: &Question<'_>, is_running: bool) -> Convergence {
-    let (Some(dirty), Some(rate)) = (question.load.dirty_rate, question.link.rate) else {
-        return if is_running { Convergence::Unknown } else { Convergence::Certain };
-    };
-    let share = as_f64(dirty) / as_f64(rate).max(1.0);
-    match () {
-        () if !is_running || share * DIRTY_GROWTH < 0.8 => Convergence::Certain,
-        () if share < 0.8 => Convergence::Likely,
-        () => Convergence::Unlikely,
+    if !is_running {
+        return Convergence::Certain;
+    }
+    match written_share(question) {
+        None => Convergence::Unknown,
+        Some(share) if share * DIRTY_GROWTH < SHARE_CAUGHT_UP => Convergence::Certain,
+        Some(share) if share < SHARE_CAUGHT_UP => Convergence::Likely,
+        Some(_) => Convergence::Unlikely,
     }
 }
 
-/// Returns what the forecast means for the bargain.
+/// Returns what the forecast means for the bargain. A miss that is certain is refused where it
+/// would end in a cancelled migration anyway.
 pub(super) fn findings(question: &Question<'_>, forecast: &Forecast) -> Vec<Finding> {
-    let guest = question.guest_name();
+    let would_be_cancelled = question.bargain.on_miss == OnMiss::Cancel && !question.may_miss;
+    let finding = |is_certain: bool, code, text, remedy| match is_certain && would_be_cancelled {
+        true => Finding::blocker(code, text, remedy),
+        false => Finding::warning(code, text, remedy),
+    };
     let mut findings = Vec::new();
-    let rates = (question.load.dirty_rate, question.link.rate);
-    if let (Convergence::Unlikely, (Some(dirty), Some(rate))) = (forecast.convergence, rates) {
-        findings.push(Finding::warning(
-            codes::PLAN_CONVERGENCE,
-            format!("`{guest}` writes {dirty}/s and the link carries {rate}/s: it may never end"),
-            format!(
-                "try when it is quieter, use a faster link, or let the guest stand still: \
-                 `whimbrel migrate {guest} {} --stop-and-copy`",
-                question.target_name()
-            ),
-        ));
+    let share = written_share(question).filter(|_| forecast.convergence == Convergence::Unlikely);
+    if let Some(share) = share {
+        let text = never_ends(question);
+        findings.push(finding(share > 1.0, codes::PLAN_CONVERGENCE, text, help(question, share)));
     }
     let deadline = question.bargain.deadline;
     if forecast.total.low > deadline {
-        findings.push(Finding::warning(
-            codes::PLAN_DEADLINE,
-            format!(
-                "it takes {} at the least, and the deadline is {}",
-                format_duration(forecast.total.low),
-                format_duration(deadline)
-            ),
-            "give it a longer `deadline` in `[migration]` of whimbrel.toml",
-        ));
+        let low = format_duration(forecast.total.low);
+        let text = format!(
+            "it takes {low} at the least, and the deadline is {}",
+            format_duration(deadline)
+        );
+        let remedy = format!(
+            "give it longer: `whimbrel migrate {} {} --deadline {}m`",
+            question.guest_name(),
+            question.target_name(),
+            forecast.total.high.as_secs() / 60 + 1
+        );
+        findings.push(finding(true, codes::PLAN_DEADLINE, text, remedy));
     }
     findings
+}
+
+fn never_ends(question: &Question<'_>) -> String {
+    let unknown = Bytes(0);
+    format!(
+        "`{}` writes {}/s and the link carries {}/s: it may never end",
+        question.guest_name(),
+        question.load.dirty_rate.unwrap_or(unknown),
+        question.link.rate.unwrap_or(unknown)
+    )
+}
+
+/// What would end a migration whose guest writes `share` of what the link carries.
+fn help(question: &Question<'_>, share: f64) -> String {
+    let migrate = format!("`whimbrel migrate {} {}", question.guest_name(), question.target_name());
+    let allowed = f64::from(question.bargain.slowdown_percent_max) / 100.0;
+    let slowdown = 1.0 - SHARE_CAUGHT_UP * (1.0 - allowed) / share;
+    let percent = (slowdown * 100.0).ceil();
+    let slower = (percent <= SLOWDOWN_MAX_PERCENT).then(|| {
+        format!("allow the guest to be slowed down: {migrate} --max-slowdown {percent}%`; ")
+    });
+    format!(
+        "{}let it stand still for longer: {migrate} --on-miss pause`; or all the time: {migrate} \
+         --stop-and-copy`; or use a faster link",
+        slower.unwrap_or_default()
+    )
 }
 
 fn as_f64(bytes: Bytes) -> f64 {
