@@ -4,6 +4,7 @@
 //! `./x bench NAME`: what a person waits for, measured beside what others do, in one run.
 
 mod command;
+mod forecast;
 mod migrate;
 mod table;
 
@@ -25,7 +26,10 @@ pub fn bench(name: &str, options: &Options) -> Result<()> {
     guard();
     match name {
         "command" => command::command(&Setting::find()?),
+        "forecast" => forecast::forecast(&Setting::find()?),
         "migrate" => migrate::migrate(&Setting::find()?, options),
-        other => bail!("there is no benchmark `{other}`; there are `command` and `migrate`"),
+        other => {
+            bail!("there is no benchmark `{other}`; there are `command`, `forecast` and `migrate`")
+        }
     }
 }

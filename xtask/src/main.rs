@@ -36,6 +36,7 @@ const HELP: &str = "\
   soak [--count N]     migrations back and forth, as many as asked (root)
   soak --daemon-kills N  a daemon killed so many times beside twenty guests (root)
   bench NAME           measurements: `command` (beside libvirt; root), `micro`
+  bench forecast       what was said of migrations beside what came of them (root)
   bench migrate [--quick] [--fresh] [--only QUESTION/KIND/LINK/WAY]
                        whole migrations beside QEMU's and libvirt's own (root)
   model [--full]       the state machines, checked exhaustively

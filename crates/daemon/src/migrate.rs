@@ -119,6 +119,8 @@ pub(crate) struct Journey {
     pub(crate) link_rate: Option<Bytes>,
     /// Bytes a second that the guest wrote before; none: not measured.
     pub(crate) dirty_before: Option<Bytes>,
+    /// What switching over takes between these hosts; none: it never happened.
+    pub(crate) switchover: Option<Duration>,
     /// The conversation with the peer, while there is one.
     pub(crate) wire: Option<Wire>,
     /// When the conversation broke.
@@ -174,6 +176,7 @@ impl Journey {
             offer: None,
             link_rate: None,
             dirty_before: None,
+            switchover: None,
             caller: None,
             wire: None,
             wire_lost_at: None,
@@ -269,6 +272,8 @@ pub(crate) struct Planned {
     pub(crate) rate: Option<Bytes>,
     /// Bytes a second that the guest writes; none: not measured.
     pub(crate) dirty_rate: Option<Bytes>,
+    /// What switching over takes between these hosts; none: it never happened.
+    pub(crate) switchover: Option<Duration>,
     /// What the target holds of the guest's memory, as far as this host knows.
     pub(crate) held: Option<HeldSummary>,
     /// The target is still in the middle of a move of the same guest.

@@ -385,7 +385,7 @@ pub struct Learned {
     pub switchover: Option<Span<Duration>>,
     /// How many times its memory the engine sent.
     pub sent_times: Option<Span<f64>>,
-    /// What crossed the network of that, as a share, where as much was held as now.
+    /// What crossed the network of that, as a share, where it went the same way.
     pub wire_share: Option<Span<f64>>,
     /// Bytes a second that the engine sent where no link was in its way: of the fastest.
     pub engine_rate: Option<Bytes>,

@@ -27,7 +27,7 @@ whimbrel_model::codes! {
     HOLD_LOST = "migration/hold-lost": "The engine could not be kept from switching over before the word; the guest is where it was.";
 }
 
-/// What a switchover costs besides the last pages, while nobody has measured it.
+/// What a switchover costs besides the last pages, before the first one between two hosts.
 const SWITCHOVER: Duration = Duration::from_millis(40);
 /// How often to look while memory travels.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

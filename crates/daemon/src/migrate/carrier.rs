@@ -22,6 +22,7 @@ use whimbrel_link::wire::{CarrierKind, Offer};
 use whimbrel_model::id::HandoffId;
 use whimbrel_model::plan;
 use whimbrel_model::units::Bytes;
+use whimbrel_page_store::HeldSummary;
 
 /// Channels of a migration whose engines compress: one thread for each.
 const TUNNEL_CHANNELS: u32 = 2;
@@ -69,7 +70,7 @@ impl Planned {
             None if wish.channels.is_some_and(|channels| channels > 1) => {
                 (CarrierKind::Tunnel, "pages has one channel".to_owned())
             }
-            None => self.carrier_for(rate),
+            None => carrier_for(self.held.as_ref(), rate),
         };
         match carrier {
             CarrierKind::Pages => {
@@ -87,21 +88,25 @@ impl Planned {
             }
         }
     }
+}
 
-    fn carrier_for(&self, rate: Option<Bytes>) -> (CarrierKind, String) {
-        let carries = match rate {
-            Some(rate) => format!("the link carries {rate}/s"),
-            None => "how much the link carries is not known".to_owned(),
-        };
-        let is_below = |limit| rate.is_none_or(|rate| rate < limit);
-        match &self.held {
-            Some(held) if is_below(HELD_PAGES_PAY_BELOW) => {
-                let held = Bytes(held.pages * pages::PAGE_BYTES);
-                (CarrierKind::Pages, format!("the target holds {held} of its last visit"))
-            }
-            _ if is_below(PAGES_PAY_BELOW) => (CarrierKind::Pages, carries),
-            _ => (CarrierKind::Tunnel, format!("{carries}, more than looking into it does")),
+/// Which carrier a migration takes by itself, and why.
+pub(super) fn carrier_for(
+    held: Option<&HeldSummary>,
+    rate: Option<Bytes>,
+) -> (CarrierKind, String) {
+    let carries = match rate {
+        Some(rate) => format!("the link carries {rate}/s"),
+        None => "how much the link carries is not known".to_owned(),
+    };
+    let is_below = |limit| rate.is_none_or(|rate| rate < limit);
+    match held {
+        Some(held) if is_below(HELD_PAGES_PAY_BELOW) => {
+            let held = Bytes(held.pages * pages::PAGE_BYTES);
+            (CarrierKind::Pages, format!("the target holds {held} of its last visit"))
         }
+        _ if is_below(PAGES_PAY_BELOW) => (CarrierKind::Pages, carries),
+        _ => (CarrierKind::Tunnel, format!("{carries}, more than looking into it does")),
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::daemon::Daemon;
 use std::time::Duration;
 use whimbrel_api::migration::{MigrationResult, Mode, Phase, Report};
+use whimbrel_link::wire::CarrierKind;
 use whimbrel_model::facts::Learned;
 use whimbrel_model::id::{GuestId, HostName};
 use whimbrel_model::plan::Span;
@@ -14,11 +15,18 @@ use whimbrel_model::units::Bytes;
 /// The newest so many reports are looked at: a guest's habits change.
 const REPORTS_READ_MAX: usize = 16;
 
+/// What decides how much of an engine's stream crosses the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) carrier: CarrierKind,
+    pub(super) is_held: bool,
+}
+
 pub(super) async fn learned(
     daemon: &Daemon,
     guest: GuestId,
     target: &HostName,
-    is_held: bool,
+    way: Way,
 ) -> Learned {
     let read = daemon.store.call(move |tables| tables.reports(Some(guest), REPORTS_READ_MAX)).await;
     // Without them the forecast is only wider.
@@ -29,11 +37,11 @@ pub(super) async fn learned(
         pair.iter().all(|host| [&report.source[..], &report.target].contains(host))
     };
     let reports: Vec<_> = reports.filter(of_pair).collect();
-    from_reports(&reports, is_held)
+    from_reports(&reports, way)
 }
 
 /// Of migrations that moved a guest's memory.
-fn from_reports(reports: &[Report], is_held: bool) -> Learned {
+fn from_reports(reports: &[Report], way: Way) -> Learned {
     let has_moved = |report: &&Report| {
         report.result == MigrationResult::Done
             && report.mode != Mode::Definition
@@ -54,15 +62,21 @@ fn from_reports(reports: &[Report], is_held: bool) -> Learned {
         sent_times: share(all().map(|report| (report.transferred_bytes, report.memory_bytes))),
         wire_share: share(
             all()
-                .filter(|report| was_held(report) == is_held)
+                .filter(|report| way == Way::of(report))
                 .map(|report| (report.wire_bytes, report.transferred_bytes)),
         ),
         engine_rate: rates.reduce(f64::max).map(bytes),
     }
 }
 
-fn was_held(report: &Report) -> bool {
-    report.pages.as_ref().is_some_and(|pages| pages.visited_count > 0)
+impl Way {
+    fn of(report: &Report) -> Self {
+        let is_pages = report.carrier.as_deref() == Some(CarrierKind::Pages.name());
+        Self {
+            carrier: if is_pages { CarrierKind::Pages } else { CarrierKind::Tunnel },
+            is_held: report.pages.as_ref().is_some_and(|pages| pages.visited_count > 0),
+        }
+    }
 }
 
 fn memory_ms(report: &Report) -> u64 {

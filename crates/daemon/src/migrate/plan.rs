@@ -5,6 +5,7 @@
 
 use crate::daemon::Daemon;
 use crate::guests::{GuestView, Papers, parse_passport, parse_stored};
+use crate::migrate::carrier::carrier_for;
 use crate::migrate::{LINK_LOST_MAX, Planned, Target, learned, prove};
 use crate::pages;
 use serde::{Deserialize, Serialize};
@@ -100,7 +101,9 @@ pub(crate) async fn make_plan(
         Some(RunState::Running) if is_long => measure_writes(view).await,
         _ => None,
     };
-    let learned = learned::learned(daemon, view.id, &target.name, held.is_some()).await;
+    let (carrier, _) = carrier_for(held.as_ref(), link.rate);
+    let way = learned::Way { carrier, is_held: held.is_some() };
+    let learned = learned::learned(daemon, view.id, &target.name, way).await;
     let plan = plan::plan(&Question {
         id: view.id,
         guest: &papers.guest,
@@ -122,6 +125,8 @@ pub(crate) async fn make_plan(
         is_tunnel_only: daemon.engine.kind() == EngineKind::Xen,
         rate: link.rate,
         dirty_rate,
+        // One that was slow on a busy host is not held against all later ones.
+        switchover: learned.switchover.map(|span| span.high.min(span.low * 2)),
         held,
         is_target_busy: target_guest.name.is_moving,
     })

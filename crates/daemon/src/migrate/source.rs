@@ -109,6 +109,7 @@ impl GuestTask {
         }
         journey.link_rate = [planned.rate, order.wish.bandwidth].into_iter().flatten().min();
         journey.dirty_before = planned.dirty_rate;
+        journey.switchover = planned.switchover;
         let runs = self.engine.as_ref().is_some_and(|held| held.run == RunState::Running);
         journey.is_postcopy = runs && order.may_postcopy();
         let is_postcopy = journey.is_postcopy;
@@ -175,7 +176,8 @@ impl GuestTask {
         let accelerator = passport.map(|passport| passport.accelerator);
         let dirty_before = journey.dirty_before;
         let terms = order.terms(self.name().to_string(), offer.bandwidth, accelerator);
-        let terms = Terms { dirty_before, link_rate: journey.link_rate, ..terms };
+        let switchover = journey.switchover.unwrap_or(terms.switchover);
+        let terms = Terms { dirty_before, switchover, link_rate: journey.link_rate, ..terms };
         let began = journey.progressing.began();
         let keeper = Keeper::new(terms, began, journey.word.subscribe());
         options.tuning = keeper.tuning();

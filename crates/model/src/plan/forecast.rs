@@ -35,13 +35,14 @@ const SWITCHOVER_UNKNOWN: Span<Duration> =
     Span { low: Duration::from_millis(20), high: Duration::from_millis(250) };
 
 /// How far the next migration may be from what earlier ones took.
-const LEARNED_TIME: Span<f64> = Span { low: 0.7, high: 1.5 };
+const LEARNED_TIME: Span<f64> = Span { low: 0.5, high: 1.5 };
 const LEARNED_SENT: f64 = 1.25;
 const LEARNED_WIRE: f64 = 1.5;
-const LEARNED_RATE: Span<f64> = Span { low: 0.6, high: 1.3 };
+const LEARNED_RATE: Span<f64> = Span { low: 0.6, high: 1.6 };
 /// What is left on the wire where the target holds most of it.
-const HELD_SHARE: Span<f64> = Span { low: 0.002, high: 0.5 };
-const SHARE_MIN: f64 = 0.002;
+const HELD_SHARE: Span<f64> = Span { low: 0.0004, high: 0.5 };
+/// A guest that did nothing since was seen to need a thousandth.
+const SHARE_MIN: Span<f64> = Span { low: 0.0004, high: 0.002 };
 /// What an engine sends: two cores were seen to send 700 MB/s; beside an emulated processor less.
 const ENGINE_RATE: Span<f64> = Span { low: 150e6, high: 1.2e9 };
 const ENGINE_EMULATED: Span<f64> = Span { low: 40e6, high: 700e6 };
@@ -144,8 +145,8 @@ fn wire_share(
         reasons.push("the target holds memory of an earlier visit".to_owned());
     }
     if let Some(share) = question.load.learned.wire_share {
-        let high = (share.high * LEARNED_WIRE).clamp(SHARE_MIN, 1.1);
-        return Span { low: (share.low / LEARNED_WIRE).clamp(SHARE_MIN, 1.0), high };
+        let high = (share.high * LEARNED_WIRE).clamp(SHARE_MIN.high, 1.1);
+        return Span { low: (share.low / LEARNED_WIRE).clamp(SHARE_MIN.low, 1.0), high };
     }
     if question.load.is_held {
         return HELD_SHARE;
@@ -245,7 +246,7 @@ fn pause(question: &Question<'_>, is_running: bool) -> Span<Duration> {
 fn written_share(question: &Question<'_>) -> Option<f64> {
     let (dirty, link) = (question.load.dirty_rate?, question.link.rate?);
     // Of what was saved in earlier migrations, the least: one that could end is not refused.
-    let share = question.load.learned.wire_share.map_or(1.0, |share| share.low.max(SHARE_MIN));
+    let share = question.load.learned.wire_share.map_or(1.0, |share| share.low.max(SHARE_MIN.low));
     let running = 1.0 - f64::from(question.bargain.slowdown_percent_max) / 100.0;
     Some(as_f64(dirty) * running * share / as_f64(link).max(1.0))
 }

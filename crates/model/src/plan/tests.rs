@@ -440,7 +440,7 @@ fn a_forecast_is_a_range_and_says_what_it_rests_on() {
     assert!((0.80..0.81).contains(&seconds(known.total.low)), "{known:?}");
     assert!((5.2..5.3).contains(&seconds(known.total.high)), "{known:?}");
     let pause = (known.pause.low, known.pause.high);
-    assert_eq!(pause, (Duration::from_millis(42), Duration::from_millis(390)));
+    assert_eq!(pause, (Duration::from_millis(30), Duration::from_millis(390)));
     assert_eq!(known.convergence, Convergence::Certain);
     let reasons = [
         "the link carries 119 MiB/s",
