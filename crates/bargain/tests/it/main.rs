@@ -10,6 +10,7 @@ mod held;
 mod kept;
 mod missed;
 mod page;
+mod plot;
 mod rivals;
 mod traces;
 mod world;

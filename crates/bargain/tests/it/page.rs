@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Copyright the Whimbrel authors
 
-//! The table of `docs/bargain.md` is what the simulation says.
+//! The table of `docs/bargain.md`, and its picture, are what the simulation says.
 //! `WHIMBREL_GEN=1 cargo test -p whimbrel-bargain` writes it.
 
+use crate::plot;
 use crate::rivals::{DEADLINE, Doubling, Ours, PAUSE, Qemu};
 use crate::traces;
 use crate::world::{End, Policy, SWITCHOVER, run};
@@ -49,9 +50,40 @@ fn table() -> String {
     text
 }
 
+fn picture() -> String {
+    let traces = traces::all();
+    let ends: Vec<_> = traces
+        .iter()
+        .map(|trace| {
+            let policies: [Box<dyn Policy>; 3] = [
+                Box::new(Ours::new(trace, 0, OnMiss::Cancel)),
+                Box::new(Qemu),
+                Box::new(Doubling::default()),
+            ];
+            (trace.name, policies.map(|mut policy| run(trace, &mut *policy)))
+        })
+        .collect();
+    plot::picture(&ends)
+}
+
+#[test]
+fn the_picture_is_up_to_date() {
+    let path = docs().join("bargain.svg");
+    let made = picture();
+    if std::env::var_os("WHIMBREL_GEN").is_some() {
+        return std::fs::write(&path, made).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap();
+    assert!(found == made, "run `WHIMBREL_GEN=1 cargo test -p whimbrel-bargain`");
+}
+
+fn docs() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs")
+}
+
 #[test]
 fn the_page_is_up_to_date() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/bargain.md");
+    let path = docs().join("bargain.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(BEGIN).expect("the page has a table");
     let (found, after) = rest.split_once(END).expect("the table ends");
