@@ -135,16 +135,15 @@ pub(super) async fn define(
     let row = row.map_err(|error| taken(daemon, id, name, &error))?;
     let papers = Papers::from_row(&row)?;
     let (handle, ends) = daemon.guests.enter(id);
-    match ends {
-        Some(ends) => {
-            let (ownership, effects) = Ownership::open(daemon, id, EngineView::Gone);
-            let task =
-                GuestTask::new(daemon.clone(), handle.clone(), ends, Some(papers), ownership);
-            tokio::spawn(task.begin(effects));
-        }
-        // It was here before and moved away; its task remembers that.
-        None => handle.order(Order::Define { papers: Box::new(papers) }).await?,
+    // A guest that was here before and moved away has its task, which remembers that.
+    if let Some(ends) = ends {
+        let (ownership, effects) = Ownership::open(daemon, id, EngineView::Gone);
+        let papers = Some(papers.clone());
+        let task = GuestTask::new(daemon.clone(), handle.clone(), ends, papers, ownership);
+        tokio::spawn(task.begin(effects));
     }
+    // Answered by the task: from then on everybody sees the guest.
+    handle.order(Order::Define { papers: Box::new(papers) }).await?;
     Ok(handle)
 }
 
