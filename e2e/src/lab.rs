@@ -28,7 +28,7 @@ pub use cleanup::{Remains, guard, remove_stale};
 pub use furnish::Share;
 pub use host::Host;
 pub use network::Traffic;
-pub use nfs::NfsServer;
+pub use nfs::{Export, NfsServer};
 pub use place::Place;
 pub use process::{Lines, Ran, TooLong, finish};
 

@@ -187,7 +187,8 @@ impl Cast {
         format!("{kernel} witness.ip={address}/24 witness.seed={last}{words}")
     }
 
-    fn file(&self) -> String {
+    /// The guest file.
+    pub fn file(&self) -> String {
         let Cast { name, memory_mib, keys, disks, networks, has_userland, .. } = self;
         let boot = self.boot.clone().unwrap_or_else(|| {
             format!(

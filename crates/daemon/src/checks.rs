@@ -7,10 +7,13 @@ use crate::daemon::Daemon;
 use std::time::Duration;
 use whimbrel_api::plan::{Finding, Severity};
 use whimbrel_engine::{EngineError, EngineFacts};
+use whimbrel_host::dirs::UserIds;
 use whimbrel_host::machine;
-use whimbrel_model::facts::{Firewall, MemoryFacts};
+use whimbrel_model::facts::{Firewall, MemoryFacts, SecurityFacts, UserFacts};
 use whimbrel_model::passport::Accelerator;
+use whimbrel_model::plan::OnMiss;
 use whimbrel_model::plan::firewall::open_port;
+use whimbrel_model::plan::postcopy;
 use whimbrel_model::problem::Remedy;
 use whimbrel_model::units::Bytes;
 
@@ -35,6 +38,12 @@ struct Seen {
     port: u16,
     is_port_open: bool,
     firewall: Option<Firewall>,
+    is_in_maintenance: bool,
+    /// The user engines run as, who must handle page faults for post-copy.
+    fault_user: UserFacts,
+    /// Migrations of this host fall back on post-copy, by its configuration.
+    is_postcopy_wanted: bool,
+    security: SecurityFacts,
     /// The paired hosts, and why one does not answer.
     peers: Vec<(String, Option<String>)>,
 }
@@ -45,6 +54,9 @@ pub(crate) async fn all(
 ) -> Vec<Finding> {
     let config = daemon.config();
     let bridges = daemon.network.bridges().await.ok();
+    let fault_user = daemon.engine_user_facts();
+    let ids = UserIds { uid: fault_user.uid, gid: fault_user.gid };
+    let security = whimbrel_host::security::facts(ids);
     let seen = Seen {
         kernel: machine::system().kernel,
         engine_user: daemon.run_as().map(|user| user.uid),
@@ -56,10 +68,15 @@ pub(crate) async fn all(
         is_clock_kept: machine::is_clock_kept(),
         port: config.relocation.port,
         is_port_open: daemon.peers.is_open().await,
-        firewall: whimbrel_host::security::firewall(),
+        firewall: security.firewall,
+        is_in_maintenance: config.is_in_maintenance,
+        fault_user,
+        is_postcopy_wanted: config.bargain.on_miss == OnMiss::Postcopy,
+        security,
         peers: peers(daemon).await,
     };
     let mut findings = vec![versions(&seen, engine), accelerator(engine)];
+    findings.extend(engine.ok().map(|engine| faults(&seen, &engine.version)));
     findings.extend(judge(&seen));
     findings
 }
@@ -92,6 +109,7 @@ fn judge(seen: &Seen) -> Vec<Finding> {
         clock(seen.is_clock_kept),
         port(seen),
     ];
+    findings.extend(maintenance(seen.is_in_maintenance));
     findings.extend(pairs(&seen.peers));
     findings
 }
@@ -168,6 +186,40 @@ fn memory(memory: &MemoryFacts) -> Finding {
             text,
             "stop or move guests, or give them a `memory_min`, so that they can be squeezed",
         ),
+    }
+}
+
+fn maintenance(is_in_maintenance: bool) -> Option<Finding> {
+    let text = "`maintenance = true`: no guest may come here, and none is started";
+    let remedy = "take it out of `[host]` in whimbrel.toml when the work is done, then `whimbrel \
+                  reload`";
+    is_in_maintenance
+        .then(|| finding(Severity::Warning, "doctor/maintenance", text.to_owned(), remedy))
+}
+
+/// Whether guests may come by post-copy. Nobody needs it who does not ask for it.
+fn faults(seen: &Seen, version: &str) -> Finding {
+    let (code, user) = ("doctor/postcopy", &seen.fault_user);
+    match postcopy::hindrance(&seen.security, user, version) {
+        None => {
+            let text =
+                format!("`{}` may handle page faults, so post-copy can come here", user.name);
+            finding(Severity::Ok, code, text, "")
+        }
+        Some(remedy) => {
+            let text = format!(
+                "`{}`, as whom QEMU {version} runs, may not handle page faults (userfaultfd): no \
+                 guest can come by post-copy (`--on-miss postcopy`)",
+                user.name
+            );
+            match seen.is_postcopy_wanted {
+                true => finding(Severity::Warning, code, text, &remedy),
+                false => {
+                    let text = format!("{text}; where it is wanted: {remedy}");
+                    finding(Severity::Ok, code, text, "")
+                }
+            }
+        }
     }
 }
 
@@ -330,6 +382,10 @@ mod tests {
             port: 8002,
             is_port_open: true,
             firewall: None,
+            is_in_maintenance: false,
+            fault_user: UserFacts { name: "whimbrel".to_owned(), uid: 990, gid: 990 },
+            is_postcopy_wanted: true,
+            security: SecurityFacts { may_handle_faults: true, ..SecurityFacts::default() },
             peers: vec![("beta".to_owned(), None)],
         }
     }
@@ -360,11 +416,38 @@ mod tests {
         check("doctor/bridge", "`br1`", |seen| seen.allow_bridges = vec!["br1".to_owned()]);
         check("doctor/bridge", "none of", |seen| seen.allow_bridges.clear());
         check("doctor/bridge", "cannot be listed", |seen| seen.bridges = None);
+        check("doctor/maintenance", "none is started", |seen| seen.is_in_maintenance = true);
         check("doctor/clock", "nothing keeps", |seen| seen.is_clock_kept = Some(false));
         check("doctor/clock", "does not say", |seen| seen.is_clock_kept = None);
         check("doctor/port", "8002", |seen| seen.is_port_open = false);
         check("doctor/pairs", "no other", |seen| seen.peers.clear());
         check("doctor/pairs", "no route", |seen| seen.peers[0].1 = Some("no route".to_owned()));
+    }
+
+    /// Which of the two ways QEMU takes depends on its version.
+    #[test]
+    fn post_copy_needs_what_this_qemu_asks_for() {
+        let check = |version: &str, spoil: fn(&mut SecurityFacts), word: Option<&str>| {
+            let mut seen = well();
+            spoil(&mut seen.security);
+            let found = faults(&seen, version);
+            let remedy = found.remedy.unwrap_or_default();
+            assert_eq!(found.severity == Severity::Ok, word.is_none(), "{}", found.text);
+            assert!(word.is_none_or(|word| remedy.contains(word)), "{remedy}");
+        };
+        check("7.2.22", |_| {}, None);
+        check("7.2.22", |s| s.may_handle_faults = false, Some("sysctl -w vm.unpriv"));
+        check("10.0.2", |s| s.may_handle_faults = false, Some("setfacl -m u:whimbrel:rw"));
+        let device = |s: &mut SecurityFacts| {
+            (s.may_handle_faults, s.has_fault_device) = (false, true);
+        };
+        check("10.0.2", device, None);
+        check("7.2.22", device, Some("sysctl"));
+        // Who does not want it is not warned, and can read what it takes.
+        let mut seen = Seen { is_postcopy_wanted: false, ..well() };
+        seen.security.may_handle_faults = false;
+        let found = faults(&seen, "7.2.22");
+        assert!(found.severity == Severity::Ok && found.text.contains("sysctl -w"), "{found:?}");
     }
 
     /// A firewall may be well configured; its command is there for when it is not.

@@ -33,7 +33,7 @@ mod points {
     use whimbrel_handoff::effect::Effect;
     use whimbrel_handoff::record::Standing;
     use whimbrel_host::faults::{Passed, pass};
-    use whimbrel_model::facts::EngineFacts;
+    use whimbrel_model::facts::{EngineFacts, UefiFacts};
     use whimbrel_model::guest::Guest;
     use whimbrel_model::id::GuestId;
     use whimbrel_model::passport::{EngineKind, Passport};
@@ -77,6 +77,10 @@ mod points {
             self.0.kind()
         }
 
+        fn uefi(&self, directory: &Path, passport: &Passport) -> Option<UefiFacts> {
+            self.0.uefi(directory, passport)
+        }
+
         async fn facts(&self) -> Result<EngineFacts, EngineError> {
             self.0.facts().await
         }
@@ -117,6 +121,10 @@ mod points {
         async fn run_state(&self) -> Result<RunState, EngineError> {
             pass("engine/run_state").await;
             self.0.run_state().await
+        }
+
+        async fn hindrances(&self) -> Result<Vec<String>, EngineError> {
+            self.0.hindrances().await
         }
 
         async fn dirty_rate(&self) -> Result<Option<Bytes>, EngineError> {

@@ -34,7 +34,7 @@ mod wire;
 pub(crate) use bargain::bargain_for;
 pub(crate) use carrier::Wish;
 pub(crate) use plan::{
-    Asked, answer_facts, finding, forecast, host_facts, make_plan, make_plan_for_move,
+    Asked, Asker, answer_facts, finding, forecast, host_facts, make_plan, make_plan_for_move,
     read_host_facts,
 };
 pub(crate) use postcopy::half_of;

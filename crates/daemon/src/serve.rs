@@ -13,7 +13,7 @@ use crate::backend;
 use crate::daemon::Daemon;
 use crate::guests::{GuestEvent, GuestTask};
 use crate::http::Caller;
-use crate::migrate::{self, Call, Incoming, answer_facts};
+use crate::migrate::{self, Asker, Call, Incoming, answer_facts};
 use crate::neighbours::Keepsake;
 use crate::ownership::Ownership;
 use crate::story::About;
@@ -98,8 +98,12 @@ async fn answer(daemon: &Arc<Daemon>, asked: Asked) {
     let answered = match request {
         Request::Ping => responder.status(status(daemon).await).await,
         Request::Facts(query) => {
-            let asker = (responder.name(), responder.address().ip());
-            match answer_facts(daemon, asker, query).await {
+            let asker = Asker {
+                host: responder.peer(),
+                name: responder.name().clone(),
+                address: responder.address().ip(),
+            };
+            match answer_facts(daemon, &asker, query).await {
                 Ok(json) => responder.document(json).await,
                 Err(problem) => responder.problem(&problem.into()).await,
             }
@@ -159,6 +163,7 @@ async fn status(daemon: &Daemon) -> PeerStatus {
         memory_free: backend::room(&memory),
         memory_total: memory.total,
         guest_count: u32::try_from(running).unwrap_or(u32::MAX),
+        is_in_maintenance: daemon.config().is_in_maintenance,
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 pub use whimbrel_model::facts::EngineFacts;
+use whimbrel_model::facts::UefiFacts;
 use whimbrel_model::guest::Guest;
 use whimbrel_model::id::GuestId;
 use whimbrel_model::passport::{EngineKind, Passport};
@@ -50,6 +51,12 @@ pub trait Engine: Send + Sync {
         id: GuestId,
         directory: &Path,
     ) -> Result<Option<Arc<dyn Instance>>, EngineError>;
+
+    /// Says what a guest's UEFI keeps its variables in, in its directory here, or would begin with;
+    /// none: it has no UEFI. May block for a moment.
+    fn uefi(&self, _directory: &Path, _passport: &Passport) -> Option<UefiFacts> {
+        None
+    }
 
     /// Ends the engine that an earlier daemon launched in `directory` without speaking to it, if
     /// it has never run its guest; returns whether there is none now. For one that hangs in the
@@ -132,6 +139,11 @@ pub trait Instance: Send + Sync {
     /// Measures how much the guest writes, in bytes of pages a second; takes about as long. None:
     /// it cannot be said. Not to be asked while memory travels.
     async fn dirty_rate(&self) -> Result<Option<Bytes>, EngineError>;
+    /// Why the engine would refuse to send the guest just now, in its own words; empty: it would
+    /// not, or does not say so beforehand.
+    async fn hindrances(&self) -> Result<Vec<String>, EngineError> {
+        Ok(Vec::new())
+    }
     /// Sets what the balloon aims at.
     async fn set_memory_target(&self, target: Bytes) -> Result<(), EngineError>;
 

@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::Mutex;
+use whimbrel_model::facts::UefiFacts;
 use whimbrel_model::guest::Guest;
 use whimbrel_model::id::GuestId;
 use whimbrel_model::passport::{Accelerator, EngineKind, Passport};
@@ -128,6 +129,10 @@ impl Engine for Qemu {
     ) -> Result<Option<Arc<dyn Instance>>, EngineError> {
         let found = QemuInstance::attach(id, directory).await?;
         Ok(found.map(|instance| -> Arc<dyn Instance> { instance }))
+    }
+
+    fn uefi(&self, directory: &Path, passport: &Passport) -> Option<UefiFacts> {
+        firmware::facts(directory, passport)
     }
 
     async fn end_unused(&self, id: GuestId, directory: &Path) -> Result<bool, EngineError> {

@@ -10,22 +10,22 @@
 
 mod access;
 mod mounts;
+mod nfs;
 
 use crate::claims::{Beside, Place};
 use crate::dirs::UserIds;
 use nix::errno::Errno;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use whimbrel_model::facts::{
-    Access, BootFileFacts, BootFileState, DiskFacts, DiskPresent, DiskState, FileKind, FileSystem,
-    Mark,
+    BootFileFacts, BootFileState, DiskFacts, DiskPresent, DiskState, FileKind, Mark,
 };
 use whimbrel_model::guest::DiskSource;
 use whimbrel_model::passport::BootRole;
+use whimbrel_model::plan::disks::lies_in;
 use whimbrel_model::units::Bytes;
 
 /// How long one file may take to be looked at.
@@ -33,16 +33,26 @@ pub const LOOK_MAX: Duration = Duration::from_secs(5);
 /// Largest kernel, ramdisk or firmware whose content is compared.
 pub const BOOT_FILE_BYTES_MAX: u64 = 1 << 30;
 
-/// How long a server may take to accept a connection.
-const CONNECT_MAX: Duration = Duration::from_secs(2);
-const NFS_PORT: u16 = 2049;
-
 /// Looks at disks, each for at most [`LOOK_MAX`], all at the same time. With `with_marks`, it is
-/// also looked for what [`Place::leave_mark`] has left, here or on another host.
-pub async fn disks(sources: Vec<DiskSource>, engine: UserIds, with_marks: bool) -> Vec<DiskFacts> {
+/// also looked for what [`Place::leave_mark`] has left, here or on another host. Of disks on NFS
+/// servers only those that lie in `nfs_allowed` are tried to be opened.
+pub async fn disks(
+    sources: Vec<DiskSource>,
+    engine: UserIds,
+    with_marks: bool,
+    nfs_allowed: &[String],
+) -> Vec<DiskFacts> {
     let looks = sources.into_iter().map(|source| async move {
         let of = source.clone();
-        let state = within(LOOK_MAX, move || disk(&of, engine, with_marks)).await;
+        let tries_nfs = match &source {
+            DiskSource::Nfs(url) => nfs_allowed.iter().any(|folder| lies_in(url, folder)),
+            DiskSource::Path(_) => false,
+        };
+        let look = move || match &of {
+            DiskSource::Nfs(url) if tries_nfs => nfs::disk(url, Some(engine)),
+            DiskSource::Nfs(_) | DiskSource::Path(_) => disk(&of, engine, with_marks),
+        };
+        let state = within(LOOK_MAX, look).await;
         let state = state.unwrap_or_else(|| DiskState::Unknown { reason: silent(LOOK_MAX) });
         DiskFacts { source, state }
     });
@@ -80,7 +90,7 @@ fn silent(limit: Duration) -> String {
 fn disk(source: &DiskSource, engine: UserIds, with_mark: bool) -> DiskState {
     let unknown = |error: io::Error| DiskState::Unknown { reason: error.to_string() };
     match source {
-        DiskSource::Nfs(url) => nfs_server(url),
+        DiskSource::Nfs(url) => nfs::disk(url, None),
         DiskSource::Path(path) => match look(path) {
             Ok(found) => present(source, path, found, engine, with_mark).unwrap_or_else(unknown),
             Err(error) if is_absent(&error) => DiskState::Missing,
@@ -181,47 +191,6 @@ fn takes_direct(path: &Path) -> Option<bool> {
         Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Some(false),
         Err(_) => None,
     }
-}
-
-/// Looks at a disk that only the engine can open: whether its server is there at all.
-fn nfs_server(url: &str) -> DiskState {
-    let rest = url.strip_prefix("nfs://").unwrap_or(url);
-    let (server, path) = rest.split_once('/').unwrap_or((rest, ""));
-    if let Err(reason) = connect(server) {
-        let reason = format!("the server `{server}` does not answer on port {NFS_PORT}: {reason}");
-        return DiskState::Unknown { reason };
-    }
-    let untried = || Access::Unknown { reason: "only the engine can try it".to_owned() };
-    DiskState::Present(Box::new(DiskPresent {
-        kind: FileKind::Nfs,
-        size: Bytes(0),
-        space: None,
-        grows: None,
-        is_direct: None,
-        resolved: Path::new("/").join(path),
-        file_system: FileSystem {
-            kind: "nfs".to_owned(),
-            source: server.to_owned(),
-            mount_point: PathBuf::from("/"),
-        },
-        inode: None,
-        mark: Mark::NotTried,
-        read: untried(),
-        write: untried(),
-    }))
-}
-
-fn connect(server: &str) -> Result<(), String> {
-    let server = server.trim_start_matches('[').trim_end_matches(']');
-    let addresses = (server, NFS_PORT).to_socket_addrs().map_err(|error| error.to_string())?;
-    let mut reason = "it has no address".to_owned();
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT_MAX) {
-            Ok(_) => return Ok(()),
-            Err(error) => reason = error.to_string(),
-        }
-    }
-    Err(reason)
 }
 
 fn boot_file(path: &Path, engine: UserIds) -> BootFileState {

@@ -89,6 +89,8 @@ pub struct FactsQuery {
     pub token: Option<[u8; 16]>,
     /// Start an engine with the passport, paused, and end it again.
     pub is_proved: bool,
+    /// Call the asker, and say what came of it.
+    pub is_called_back: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +177,8 @@ pub struct PeerStatus {
     pub memory_free: Bytes,
     pub memory_total: Bytes,
     pub guest_count: u32,
+    /// It takes no guests for now.
+    pub is_in_maintenance: bool,
 }
 
 /// What a host answers.

@@ -31,6 +31,7 @@ crate::codes! {
          needs.";
     PLAN_BRIDGE = "plan/bridge":
         "Whether the target has a bridge of the guest, and lets arriving guests join it.";
+    PLAN_LINK = "plan/link": "What the way to the target carries, and how long an answer takes.";
     PLAN_CLOCK = "plan/clock": "Whether the clocks of both hosts agree.";
     PLAN_CONVERGENCE = "plan/convergence":
         "Whether the guest writes slowly enough to be caught up with.";
@@ -57,6 +58,9 @@ crate::codes! {
     PLAN_MAC = "plan/mac":
         "Whether the guest's hardware addresses are free on the target.";
     PLAN_MACHINE = "plan/machine": "Whether the target's engine knows the guest's machine type.";
+    PLAN_WAY_BACK = "plan/way-back": "Whether the target reaches the source's port, too: for the way home, and to ask who owns the guest.";
+    PLAN_HINDRANCE = "plan/hindrance": "What keeps the guest's engine from sending it, such as a device that cannot move.";
+    PLAN_UEFI = "plan/uefi-variables": "Whether the guest's UEFI finds its variables on the target.";
     PLAN_MAINTENANCE = "plan/maintenance": "Whether the target's operator wants guests to come.";
     PLAN_MEMORY = "plan/memory": "Whether the target has memory for the guest.";
     PLAN_NAME = "plan/name": "Whether the guest's name and uuid are free on the target.";

@@ -39,6 +39,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// What the host keeps for itself when guests arrive.
     pub host_min_memory: Bytes,
+    /// No guest is started here and none may come.
+    pub is_in_maintenance: bool,
     pub api: Api,
     pub engine: Engine,
     pub relocation: Relocation,
@@ -119,6 +121,7 @@ impl Default for Config {
             name: None,
             state_dir: PathBuf::from("/var/lib/whimbrel"),
             host_min_memory: Bytes::mib(256),
+            is_in_maintenance: false,
             api: Api { socket: None, group: "whimbrel".to_owned() },
             engine: Engine {
                 kind: None,
@@ -189,6 +192,7 @@ fn set<'a, T>(
 fn host(table: &Table<'_>, config: &mut Config) -> Result<(), FileError> {
     config.name = table.string("name")?.map(|name| name.check(HostName::new)).transpose()?;
     set(&mut config.state_dir, table.string("state_dir")?, Field::path)?;
+    config.is_in_maintenance = table.bool("maintenance")?.unwrap_or(config.is_in_maintenance);
     set(&mut config.host_min_memory, table.string("host_min_memory")?, |size| {
         size.check(Bytes::parse)
     })
@@ -357,6 +361,7 @@ mod tests {
             name = "alpha"
             state_dir = "/tmp/a"
             host_min_memory = "512M"
+            maintenance = true
             [api]
             socket = "/run/a.sock"
             group = "admins"
@@ -389,6 +394,7 @@ mod tests {
         assert_eq!(config.name.unwrap().as_str(), "alpha");
         assert_eq!(config.state_dir, PathBuf::from("/tmp/a"));
         assert_eq!(config.host_min_memory, Bytes::mib(512));
+        assert!(config.is_in_maintenance);
         assert_eq!(config.api.socket, Some("/run/a.sock".into()));
         assert_eq!(config.engine.accelerator, Some(Accelerator::Tcg));
         let relocation = config.relocation;

@@ -13,6 +13,7 @@ use crate::guest::{DiskSource, Forward, Mac};
 use crate::id::{GuestId, GuestName, HostName};
 use crate::passport::{Accelerator, BootRole, EngineKind};
 use crate::plan::Span;
+use crate::plan::reach::Unreachable;
 use crate::problem::Problem;
 use crate::units::Bytes;
 use std::net::IpAddr;
@@ -160,6 +161,12 @@ pub struct GuestFacts {
     pub segments: Vec<SegmentFacts>,
     /// What came of starting an engine for the guest here; none: it was not asked for.
     pub proof: Option<Proof>,
+    /// What came of calling the asker back; none: it was not asked for.
+    pub way_back: Option<WayBack>,
+    /// Why the guest's engine here would not let it go, in the engine's words.
+    pub hindrances: Vec<String>,
+    /// The UEFI variables that the guest has here, or would begin with; none: it has no UEFI.
+    pub uefi: Option<UefiFacts>,
 }
 
 /// A disk image as one host sees it.
@@ -249,6 +256,10 @@ pub enum Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
     ReadOnlyMount,
+    /// An NFS server that the engine itself talks to says no.
+    Server {
+        reason: String,
+    },
     /// The permission bits say no.
     Mode {
         uid: u32,
@@ -346,6 +357,28 @@ pub enum Heard {
 pub enum Proof {
     Given { took_ms: u64 },
     Failed { problem: Problem },
+}
+
+/// The host that was asked for these facts has called the one that asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WayBack {
+    Open {
+        took_ms: u64,
+    },
+    Closed {
+        /// Where it was looked for: `10.0.0.1:8002`.
+        address: Option<String>,
+        why: Unreachable,
+    },
+}
+
+/// What a guest's UEFI keeps its variables in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UefiFacts {
+    /// A file of so many bytes; the guest's own, or else what each new guest begins with.
+    Variables { bytes: u64, is_own: bool },
+    /// There is nothing to begin with.
+    Missing { reason: String },
 }
 
 /// What the source knows of its way to the target.

@@ -15,13 +15,16 @@ pub mod engine;
 pub mod firewall;
 mod forecast;
 mod guest;
+mod hindrance;
 pub mod memory;
 mod network;
 mod peer;
-mod postcopy;
+pub mod postcopy;
 mod proof;
 pub mod reach;
 mod segment;
+mod uefi;
+mod way_back;
 
 use crate::facts::{EngineFacts, GuestFacts, HostFacts, LinkFacts, LoadFacts};
 use crate::guest::Guest;
@@ -161,14 +164,17 @@ impl Default for Bargain {
 
 /// Checks everything that can be known before the first byte moves.
 pub fn plan(question: &Question<'_>) -> Plan {
-    let checks: [fn(&Question<'_>) -> Vec<Finding>; 21] = [
+    let checks: [fn(&Question<'_>) -> Vec<Finding>; 25] = [
         peer::protocol,
         peer::relocation,
         peer::allowed,
         peer::maintenance,
+        way_back::way_back,
+        peer::link,
         peer::clock,
         guest::busy,
         guest::name,
+        hindrance::hindrances,
         memory::memory,
         engine::engine,
         engine::machine,
@@ -177,6 +183,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
         emulated::emulated,
         disks::disks,
         boot_files::boot_files,
+        uefi::variables,
         network::bridges,
         network::macs,
         network::user_networks,

@@ -7,6 +7,7 @@ use crate::facts::{
     Access, BootFileFacts, BootFileState, BridgeFacts, DiskFacts, DiskPresent, DiskState,
     EngineFacts, FileKind, FileSystem, GuestFacts, Heard, HostCpu, HostFacts, Mark, MemoryFacts,
     NameFacts, ProtocolRange, RelocationFacts, RomFacts, SecurityFacts, SegmentFacts, UserFacts,
+    WayBack,
 };
 use crate::guest::Mac;
 use crate::id::{GuestId, HostName};
@@ -159,5 +160,8 @@ pub(crate) fn guest_facts() -> GuestFacts {
         macs_taken: Vec::new(),
         segments: vec![SegmentFacts { bridge: "br0".to_owned(), heard: Heard::Frames }],
         proof: None,
+        way_back: Some(WayBack::Open { took_ms: 3 }),
+        hindrances: Vec::new(),
+        uefi: None,
     }
 }

@@ -15,6 +15,17 @@ use std::time::{Duration, Instant};
 /// How long the server may take until it shows its files.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What an export lets its clients do, in the server's own words.
+pub struct Export {
+    access: &'static str,
+    squash: &'static str,
+}
+
+impl Export {
+    pub const READ_ONLY: Export = Export { access: "RO", squash: "No_Root_Squash" };
+    pub const ROOT_SQUASHED: Export = Export { access: "RW", squash: "Root_Squash" };
+}
+
 /// Serves a directory until it is dropped.
 pub struct NfsServer {
     daemons: Vec<Child>,
@@ -23,11 +34,22 @@ pub struct NfsServer {
 }
 
 impl NfsServer {
-    /// Shows `directory`, in which there must be a disk image of that name.
+    /// Shows `directory`, in which there must be a disk image of that name, to everybody as they
+    /// are.
     pub fn serve(lab: &Lab, directory: &Path, image: &str) -> Result<NfsServer> {
+        Self::serve_as(lab, directory, image, &Export { access: "RW", squash: "No_Root_Squash" })
+    }
+
+    /// The same, with an export that forbids something; the image must be readable all the same.
+    pub fn serve_as(
+        lab: &Lab,
+        directory: &Path,
+        image: &str,
+        export: &Export,
+    ) -> Result<NfsServer> {
         let place = Place::new(&format!("{}-client", lab.prefix()), own_run)?;
         let [config, log] = ["nfs.conf", "nfs.log"].map(|name| lab.directory().join(name));
-        fs::write(&config, configuration(directory))?;
+        fs::write(&config, configuration(directory, export))?;
         let mut portmapper = Command::new("rpcbind");
         portmapper.arg("-f").stdin(Stdio::null());
         let mut server = Command::new("ganesha.nfsd");
@@ -67,12 +89,12 @@ fn own_run() -> Result<()> {
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).context("no /run")
 }
 
-fn configuration(directory: &Path) -> String {
+fn configuration(directory: &Path, Export { access, squash }: &Export) -> String {
     format!(
         "NFS_CORE_PARAM {{ Protocols = 3; Enable_NLM = false; Enable_RQUOTA = false;\n\
          Enable_UDP = false; mount_path_pseudo = true; }}\n\
-         EXPORT {{ Export_Id = 1; Path = {}; Pseudo = /guests; Access_Type = RW;\n\
-         Squash = No_Root_Squash; Protocols = 3; Transports = TCP; SecType = sys;\n\
+         EXPORT {{ Export_Id = 1; Path = {}; Pseudo = /guests; Access_Type = {access};\n\
+         Squash = {squash}; Protocols = 3; Transports = TCP; SecType = sys;\n\
          FSAL {{ Name = VFS; }} }}\n",
         directory.display()
     )

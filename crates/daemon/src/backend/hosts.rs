@@ -170,7 +170,9 @@ async fn this_host(daemon: &Daemon) -> Peer {
         addresses: daemon.peers.addresses_here().await.iter().map(ToString::to_string).collect(),
         is_reachable: true,
         problem: None,
-        is_relocation_enabled: Some(daemon.peers.is_open().await),
+        is_relocation_enabled: Some(
+            daemon.peers.is_open().await && !daemon.config().is_in_maintenance,
+        ),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         engine: daemon.engine_in_words().await,
         memory_free_bytes: Some(free(&memory)),
@@ -206,8 +208,8 @@ async fn peer(daemon: &Daemon, host: HostId) -> Peer {
         addresses: daemon.peers.addresses(host).iter().map(ToString::to_string).collect(),
         is_reachable: status.is_some(),
         problem: answer.as_ref().err().cloned(),
-        // It answers only while it lets guests in.
-        is_relocation_enabled: status.map(|_| true),
+        // It answers only while its port is open.
+        is_relocation_enabled: status.map(|status| !status.is_in_maintenance),
         version: status.map(|status| version_of(&status.software).to_owned()),
         engine: status.map(|status| status.engine.clone()),
         memory_free_bytes: status.map(|status| status.memory_free.0),

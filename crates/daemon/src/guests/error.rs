@@ -27,6 +27,7 @@ whimbrel_model::codes! {
     PEER_ANSWERS = "recover/peer-answers": "A host was stated to be off, and it answers.";
     RECORD_DAMAGED = "ownership/record-damaged": "A record beside a disk of the guest cannot be read, so the guest cannot be handed over.";
     IMAGE_IN_USE = "ownership/image-in-use": "A disk of the guest is open for writing in some engine.";
+    IN_MAINTENANCE = "host/in-maintenance": "The host's configuration says `maintenance = true`: it takes no guests and starts none.";
     CHANGED = "guest/changed": "The definition was changed by somebody else meanwhile.";
 }
 
@@ -72,6 +73,8 @@ pub(crate) enum GuestError {
     RecordDamaged { guest: String },
     #[error("a disk of guest `{guest}` is open for writing in some engine now")]
     ImageInUse { guest: String },
+    #[error("`{host}` is in maintenance, so guest `{guest}` is not {action} there")]
+    InMaintenance { guest: String, host: String, action: &'static str },
     #[error("the definition of guest `{guest}` was changed while you edited it")]
     Changed { guest: String },
 }
@@ -96,6 +99,7 @@ impl Remedy for GuestError {
             GuestError::PeerAnswers { .. } => PEER_ANSWERS,
             GuestError::RecordDamaged { .. } => RECORD_DAMAGED,
             GuestError::ImageInUse { .. } => IMAGE_IN_USE,
+            GuestError::InMaintenance { .. } => IN_MAINTENANCE,
             GuestError::Changed { .. } => CHANGED,
         }
     }
@@ -118,6 +122,7 @@ impl Remedy for GuestError {
             | GuestError::PeerAnswers { .. }
             | GuestError::RecordDamaged { .. }
             | GuestError::ImageInUse { .. }
+            | GuestError::InMaintenance { .. }
             | GuestError::Changed { .. } => Kind::Refused,
         }
     }
@@ -181,6 +186,10 @@ impl Remedy for GuestError {
             GuestError::ImageInUse { guest } => format!(
                 "find the process that has it open (`fuser -v`) and end it, then `whimbrel recover \
                  {guest}` again"
+            ),
+            GuestError::InMaintenance { host, .. } => format!(
+                "use another host (`whimbrel host list`), or on `{host}`: take `maintenance = \
+                 true` out of `[host]` in whimbrel.toml, then `whimbrel reload`"
             ),
             GuestError::Changed { guest } => {
                 format!("look at it with `whimbrel show {guest} --toml` and edit again")

@@ -278,6 +278,10 @@ impl GuestTask {
         match (died_in_boot, is_autostarted) {
             (false, _) => self.on_end(End::EngineLost).await,
             (true, true) => {
+                if let Err(problem) = self.must_take_guests("started") {
+                    self.end_engine().await;
+                    return self.story_problem(&problem);
+                }
                 self.restart("lost its engine when the host was booted", "autostart").await;
             }
             (true, false) => self.end_engine().await,

@@ -248,9 +248,19 @@ impl GuestTask {
         if self.engine.is_some() {
             return Err(self.not_now("started", "`whimbrel unpause` lets a paused guest go on"));
         }
+        self.must_take_guests("started")?;
         self.start_through_the_door().await?;
         self.story("the guest was started");
         Ok(())
+    }
+
+    /// Refuses what would bring one more guest to a host that is to be emptied.
+    pub(crate) fn must_take_guests(&self, action: &'static str) -> Result<(), Problem> {
+        if !self.daemon.config().is_in_maintenance {
+            return Ok(());
+        }
+        let (guest, host) = (self.name().to_string(), self.daemon.name.to_string());
+        Err(GuestError::InMaintenance { guest, host, action }.into())
     }
 
     /// Starts the guest if this host owns it, or may take it.
@@ -558,13 +568,18 @@ impl GuestTask {
                 self.on_end(End::EngineLost).await;
             }
             None if self.starts_with_host() => {
-                self.story("the host has booted, and `autostart` starts the guest");
-                if let Err(problem) = self.start_through_the_door().await {
+                if let Err(problem) = self.start_with_host().await {
                     self.story_problem(&problem);
                 }
             }
             None => {}
         }
+    }
+
+    async fn start_with_host(&mut self) -> Result<(), Problem> {
+        self.must_take_guests("started")?;
+        self.story("the host has booted, and `autostart` starts the guest");
+        self.start_through_the_door().await
     }
 
     fn starts_with_host(&self) -> bool {

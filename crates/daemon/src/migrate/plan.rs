@@ -11,23 +11,25 @@ use crate::pages;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use whimbrel_api::Problem;
 use whimbrel_api::plan as api;
 use whimbrel_host::claims::{Beside, Place};
 use whimbrel_host::dirs::UserIds;
 use whimbrel_host::facts;
 use whimbrel_host::network::segment::{self, Speaker};
-use whimbrel_link::conn::RequestError;
+use whimbrel_link::conn::{ConnectError, RequestError};
 use whimbrel_link::wire::{FactsQuery, VERSIONS};
+use whimbrel_model::config::allow::allows_bridge;
 use whimbrel_model::facts::wire as facts_wire;
 use whimbrel_model::facts::{
     ForwardTaken, GuestFacts, HostFacts, LinkFacts, LoadFacts, MacTaken, MemoryFacts, NameFacts,
-    ProtocolRange, RelocationFacts, SegmentFacts,
+    ProtocolRange, RelocationFacts, SegmentFacts, WayBack,
 };
 use whimbrel_model::guest::{Guest, Mac, NetworkKind, Protocol};
-use whimbrel_model::id::{GuestId, HostName};
+use whimbrel_model::id::{GuestId, HostId, HostName};
 use whimbrel_model::passport::{DeviceKind, EngineKind, Passport};
+use whimbrel_model::plan::reach::Unreachable;
 use whimbrel_model::plan::{
     self, Bargain, Convergence, Finding, Forecast, Question, Severity, Side, Span,
 };
@@ -55,6 +57,8 @@ const MEASURE_BYTES_HELD: Bytes = Bytes(1 << 20);
 /// See [`is_long`].
 const FIRST_PASS_LONG: Duration = Duration::from_secs(10);
 
+/// How long the source may take to answer the target that calls back.
+const BACK_MAX: Duration = Duration::from_secs(1);
 /// How long the target listens for the source on the guest's bridges, in vain.
 const LISTEN_MAX: Duration = Duration::from_secs(1);
 /// How long a target may hold on to an attempt that the source has given up: until it gives up
@@ -94,7 +98,8 @@ pub(crate) async fn make_plan(
     let source_host = host_facts(daemon, None).await?;
     let source_guest = guest_facts(daemon, view.id, &papers.guest, papers.passport.as_ref()).await;
     let ((target_host, target_guest, link), segments) = answered?;
-    let source_guest = GuestFacts { segments, ..source_guest };
+    let hindrances = hindrances(view).await;
+    let source_guest = GuestFacts { segments, hindrances, ..source_guest };
     // Of what is held there, little travels.
     let is_long = held.is_none() && is_long(papers.guest.memory.size, link.rate);
     let dirty_rate = match run {
@@ -156,6 +161,13 @@ fn is_long(memory: Bytes, rate: Option<Bytes>) -> bool {
     rate.is_none_or(|rate| memory.0 / rate.0.max(1) >= FIRST_PASS_LONG.as_secs())
 }
 
+/// Asks the guest's engine what keeps it from leaving; one that cannot say has nothing against it.
+async fn hindrances(view: &GuestView) -> Vec<String> {
+    let Some(instance) = view.engine.clone() else { return Vec::new() };
+    let asked = tokio::time::timeout(MEASURE_MAX, instance.hindrances()).await;
+    asked.ok().and_then(Result::ok).unwrap_or_default()
+}
+
 /// Measures how much the guest writes; an engine that cannot say leaves it unknown.
 async fn measure_writes(view: &GuestView) -> Option<Bytes> {
     let instance = view.engine.clone()?;
@@ -190,6 +202,7 @@ async fn ask_aloud(
         passport: row.passport.unwrap_or_default().into_bytes(),
         token,
         is_proved: asked.is_proved,
+        is_called_back: true,
     };
     let mut speaker = Speaker::new(&bridges, token.unwrap_or_default());
     let asking = ask(daemon, query, target, is_held);
@@ -221,8 +234,10 @@ async fn ask(
     is_held: bool,
 ) -> Result<Answered, Problem> {
     let began = Instant::now();
+    let called_at = SystemTime::now();
     let dialled = daemon.peers.dial(target.host).await;
-    let mut connection = dialled.map_err(|error| error.finding().to_problem())?;
+    let mut connection =
+        dialled.map_err(|error| not_reached(target, &error, called_at).to_problem())?;
     let handshake = began.elapsed();
     let address = connection.address().ip();
     let most = if is_held { MEASURE_BYTES_HELD } else { MEASURE_BYTES };
@@ -244,6 +259,19 @@ async fn ask(
     Ok((host, guest, link))
 }
 
+/// What is said of a target that cannot be called. Where it is this host that does not let the call
+/// out, its logs may say why.
+fn not_reached(target: &Target, error: &ConnectError, since: SystemTime) -> Finding {
+    match error.fact() {
+        (Some(address), Unreachable::Denied { .. }) => {
+            let denial = whimbrel_host::security::denial_of_port(address.port(), since);
+            let (name, ip, port) = (target.name.as_str(), address.ip(), address.port());
+            plan::reach::unreachable(name, Some(ip), port, &Unreachable::Denied { denial }, None)
+        }
+        _ => error.finding(),
+    }
+}
+
 /// Measures the way to the target. A release that cannot be asked leaves it unknown.
 async fn measure(daemon: &Daemon, target: &Target, most: Bytes) -> Option<Bytes> {
     let measuring = async { daemon.peers.dial(target.host).await.ok()?.measure(most).await.ok() };
@@ -251,7 +279,7 @@ async fn measure(daemon: &Daemon, target: &Target, most: Bytes) -> Option<Bytes>
 }
 
 fn ahead(theirs: u64) -> Option<i64> {
-    let ours = i64::try_from(crate::story::unix_ms(std::time::SystemTime::now())).ok()?;
+    let ours = i64::try_from(crate::story::unix_ms(SystemTime::now())).ok()?;
     Some(i64::try_from(theirs).ok()? - ours)
 }
 
@@ -271,13 +299,22 @@ pub(crate) fn read_host_facts(json: &[u8]) -> Result<HostFacts, Problem> {
     facts_wire::host_from_json(&answer.host).map_err(|error| nonsense(&peer, &error))
 }
 
+/// The paired host that wants to know.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    pub(crate) host: HostId,
+    pub(crate) name: HostName,
+    /// Where it called from.
+    pub(crate) address: IpAddr,
+}
+
 /// Answers a peer that wants to send a guest here.
 pub(crate) async fn answer_facts(
     daemon: &Daemon,
-    asker: (&HostName, IpAddr),
+    asker: &Asker,
     query: FactsQuery,
 ) -> Result<Vec<u8>, Problem> {
-    let host = host_facts(daemon, Some(asker)).await?;
+    let host = host_facts(daemon, Some((&asker.name, asker.address))).await?;
     if query.definition.is_empty() {
         return Ok(to_answer(&host, &GuestFacts::default()));
     }
@@ -294,12 +331,32 @@ pub(crate) async fn answer_facts(
             _ => None,
         }
     };
-    let (about, segments, proof) = tokio::join!(
+    let calling =
+        async { if query.is_called_back { Some(call(daemon, asker).await) } else { None } };
+    let (about, segments, proof, way_back) = tokio::join!(
         guest_facts(daemon, id, &guest, passport.as_ref()),
         listen(daemon, &guest, &host, query.token),
-        proving
+        proving,
+        calling
     );
-    Ok(to_answer(&host, &GuestFacts { segments, proof, ..about }))
+    Ok(to_answer(&host, &GuestFacts { segments, proof, way_back, ..about }))
+}
+
+/// Calls a host that has called here, to see whether the way is open in this direction, too.
+async fn call(daemon: &Daemon, asker: &Asker) -> WayBack {
+    let began = Instant::now();
+    let tried = tokio::time::timeout(BACK_MAX, daemon.peers.dial(asker.host)).await;
+    match tried {
+        Ok(Ok(_)) => WayBack::Open { took_ms: super::ms(began.elapsed()) },
+        Ok(Err(error)) => {
+            let (address, why) = error.fact();
+            WayBack::Closed { address: address.map(|address| address.to_string()), why }
+        }
+        Err(_) => {
+            let address = daemon.peers.addresses(asker.host).first().map(ToString::to_string);
+            WayBack::Closed { address, why: Unreachable::TimedOut { seconds: BACK_MAX.as_secs() } }
+        }
+    }
 }
 
 fn to_answer(host: &HostFacts, guest: &GuestFacts) -> Vec<u8> {
@@ -322,7 +379,7 @@ async fn listen(
     let allowed = &daemon.config().relocation.allow_bridges;
     let is_open = |bridge: &String| {
         let is_here = host.bridges.iter().any(|here| here.name == *bridge);
-        is_here && allowed.iter().any(|allowed| allowed == bridge || allowed == "*")
+        is_here && allows_bridge(allowed, bridge)
     };
     let bridges: Vec<_> = bridges_of(guest).into_iter().filter(is_open).collect();
     let listening =
@@ -367,9 +424,9 @@ pub(crate) async fn host_facts(
             allow_bridges: config.relocation.allow_bridges.clone(),
         },
         security: whimbrel_host::security::facts(UserIds { uid: user.uid, gid: user.gid }),
-        clock_unix_ms: crate::story::unix_ms(std::time::SystemTime::now()),
+        clock_unix_ms: crate::story::unix_ms(SystemTime::now()),
         incoming_count: daemon.memory.promised_count(),
-        is_in_maintenance: false,
+        is_in_maintenance: config.is_in_maintenance,
     })
 }
 
@@ -399,7 +456,7 @@ pub(crate) async fn guest_facts(
     let boot_files = passport.iter().flat_map(|passport| &passport.boot_files);
     let boot_files = boot_files.map(|file| (file.role, file.path.clone())).collect();
     GuestFacts {
-        disks: facts::disks(sources, user, true).await,
+        disks: facts::disks(sources, user, true, &daemon.config().relocation.allow_paths).await,
         boot_files: facts::boot_files(boot_files, user).await,
         name,
         forwards_taken: forwards_taken(guest),
@@ -408,6 +465,10 @@ pub(crate) async fn guest_facts(
         macs_taken: macs_taken(daemon, id, passport),
         segments: Vec::new(),
         proof: None,
+        way_back: None,
+        hindrances: Vec::new(),
+        uefi: passport
+            .and_then(|passport| daemon.engine.uefi(&daemon.layout().guest(id).run(), passport)),
     }
 }
 

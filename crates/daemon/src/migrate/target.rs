@@ -15,12 +15,13 @@ use whimbrel_handoff::message::{Kind, Reason};
 use whimbrel_host::store::{Desired, NewGuest};
 use whimbrel_link::carrier::{Config, Control, Meet, Side};
 use whimbrel_link::wire::Offer;
-use whimbrel_model::guest::{DiskSource, Guest, NetworkKind};
+use whimbrel_model::config::allow::allows_bridge;
+use whimbrel_model::guest::{Boot, DiskSource, Guest, NetworkKind};
 use whimbrel_model::problem::Kind as ModelKind;
 use whimbrel_model::run_state::RunState;
 
 whimbrel_model::codes! {
-    PATH_NOT_ALLOWED = "relocation/path-not-allowed": "A disk of the arriving guest lies outside `allow_paths`.";
+    PATH_NOT_ALLOWED = "relocation/path-not-allowed": "A disk, kernel or ramdisk of the arriving guest lies outside `allow_paths`.";
     BRIDGE_NOT_ALLOWED = "relocation/bridge-not-allowed": "The arriving guest wants a bridge outside `allow_bridges`.";
     NO_PASSPORT = "relocation/no-passport": "A running guest was offered without its passport.";
 }
@@ -165,20 +166,22 @@ impl GuestTask {
         Ok(())
     }
 
-    /// Refuses disks and bridges that this host does not let in.
+    /// Refuses what this host does not let in: now, or ever. The plan has said so before; this
+    /// is for a peer that does not care.
     fn may_bring(&self, guest: &Guest) -> Result<(), Problem> {
+        self.must_take_guests("taken")?;
         let config = self.daemon.config();
         let relocation = &config.relocation;
-        for disk in &guest.disks {
-            if !crate::peers_view::is_allowed(&disk.source, &relocation.allow_paths) {
-                let path = match &disk.source {
+        for file in files_of(guest) {
+            if !crate::peers_view::is_allowed(&file, &relocation.allow_paths) {
+                let path = match &file {
                     DiskSource::Path(path) => path.display().to_string(),
                     DiskSource::Nfs(url) => url.clone(),
                 };
                 return Err(Problem::new(
                     ProblemKind::Refused,
                     PATH_NOT_ALLOWED,
-                    format!("`{}` takes no guest with a disk at `{path}`", self.daemon.name),
+                    format!("`{}` takes no guest that uses `{path}`", self.daemon.name),
                     "add its folder to `[relocation] allow_paths` on the target, then `whimbrel \
                      reload` there",
                 ));
@@ -186,8 +189,7 @@ impl GuestTask {
         }
         for network in &guest.networks {
             if let NetworkKind::Bridge { bridge } = &network.kind
-                && !relocation.allow_bridges.is_empty()
-                && !relocation.allow_bridges.contains(bridge)
+                && !allows_bridge(&relocation.allow_bridges, bridge)
             {
                 return Err(Problem::new(
                     ProblemKind::Refused,
@@ -308,6 +310,16 @@ impl GuestTask {
         self.end_journey(MigrationResult::Failed, problem).await;
         self.forget_papers().await;
     }
+}
+
+/// Everything that a guest file may have opened on the host it comes to.
+fn files_of(guest: &Guest) -> Vec<DiskSource> {
+    let mut files: Vec<_> = guest.disks.iter().map(|disk| disk.source.clone()).collect();
+    if let Boot::Kernel { kernel, ramdisk, .. } = &guest.boot {
+        let paths = [Some(kernel), ramdisk.as_ref()].into_iter().flatten();
+        files.extend(paths.map(|path| DiskSource::Path(path.clone())));
+    }
+    files
 }
 
 fn no_offer() -> Problem {

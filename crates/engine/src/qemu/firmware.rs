@@ -5,6 +5,11 @@
 
 use crate::error::EngineError;
 use std::path::Path;
+use whimbrel_model::facts::UefiFacts;
+use whimbrel_model::passport::{BootRole, Passport};
+
+/// The file of a guest's own variables, in its directory.
+pub(super) const VARIABLES: &str = "uefi-variables.fd";
 
 /// A firmware: its code, and the empty variables that every guest begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,4 +59,20 @@ pub(super) fn variables_of(code: &Path) -> Result<&'static Path, EngineError> {
         .ok_or_else(|| EngineError::Unsupported {
             what: format!("the UEFI firmware `{}`, which is not known here", code.display()),
         })
+}
+
+/// Says what a guest's UEFI has for its variables in this directory, or would begin with.
+pub(super) fn facts(directory: &Path, passport: &Passport) -> Option<UefiFacts> {
+    let mut files = passport.boot_files.iter();
+    let firmware = files.find(|file| file.role == BootRole::Firmware)?;
+    let own = directory.join(VARIABLES).metadata();
+    let is_own = own.is_ok();
+    let found = own.or_else(|_| {
+        let template = variables_of(&firmware.path).map_err(|error| error.to_string())?;
+        template.metadata().map_err(|error| format!("`{}`: {error}", template.display()))
+    });
+    Some(match found {
+        Ok(metadata) => UefiFacts::Variables { bytes: metadata.len(), is_own },
+        Err(reason) => UefiFacts::Missing { reason },
+    })
 }

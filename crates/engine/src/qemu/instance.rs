@@ -391,6 +391,10 @@ impl Instance for QemuInstance {
         self.sample_dirty_rate().await
     }
 
+    async fn hindrances(&self) -> Result<Vec<String>, EngineError> {
+        self.query_hindrances().await
+    }
+
     async fn set_memory_target(&self, target: Bytes) -> Result<(), EngineError> {
         self.execute("balloon", json!({ "value": target.0 })).await.map(|_| ())
     }

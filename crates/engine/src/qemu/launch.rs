@@ -45,7 +45,6 @@ pub(super) const MONITOR_SOCKET: &str = "qmp.sock";
 pub(super) const CONSOLE_SOCKET: &str = "console.sock";
 pub(super) const CONSOLE_LOG: &str = "console.log";
 pub(super) const ENGINE_LOG: &str = "engine.log";
-const UEFI_VARIABLES: &str = "uefi-variables.fd";
 
 /// A QEMU that has just been started, and a stream to its monitor.
 pub(super) struct Started {
@@ -225,7 +224,7 @@ fn takes_direct(path: &Path) -> bool {
 
 /// Gives a UEFI guest its own variables, once.
 fn uefi_variables(launch: &Launch) -> Result<PathBuf, EngineError> {
-    let path = launch.directory.join(UEFI_VARIABLES);
+    let path = launch.directory.join(firmware::VARIABLES);
     let firmware = launch.passport.boot_files.iter().find(|file| file.role == BootRole::Firmware);
     let Some(firmware) = firmware else { return Ok(path) };
     if path.exists() {

@@ -89,6 +89,9 @@ struct Answer {
     downtime: Option<u64>,
     error_desc: Option<String>,
     cpu_throttle_percentage: Option<u8>,
+    /// Since QEMU 6.0, and only there if there are any.
+    #[serde(default)]
+    blocked_reasons: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -230,11 +233,19 @@ impl QemuInstance {
         self.execute("migrate-set-parameters", parameters).await.map(|_| ())
     }
 
-    pub(super) async fn query_migration(&self) -> Result<Migration, EngineError> {
+    async fn ask_migration(&self) -> Result<Answer, EngineError> {
         let value = self.execute("query-migrate", json!({})).await?;
-        let answer: Answer = serde_json::from_value(value).map_err(|error| {
+        serde_json::from_value(value).map_err(|error| {
             refused(&self.name(), "query-migrate", format!("its answer cannot be read: {error}"))
-        })?;
+        })
+    }
+
+    pub(super) async fn query_hindrances(&self) -> Result<Vec<String>, EngineError> {
+        Ok(self.ask_migration().await?.blocked_reasons)
+    }
+
+    pub(super) async fn query_migration(&self) -> Result<Migration, EngineError> {
+        let answer = self.ask_migration().await?;
         let migration = translate(answer, self.moving().steps);
         let Migration::PostCopy(progress) = migration else { return Ok(migration) };
         // The source still runs, or the devices have not arrived.

@@ -6,7 +6,7 @@
 
 use super::*;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use whimbrel_model::facts::Denial;
+use whimbrel_model::facts::{Access, Denial};
 
 const NOBODY: UserIds = UserIds { uid: 65534, gid: 65534 };
 const ROOT: UserIds = UserIds { uid: 0, gid: 0 };
@@ -53,7 +53,7 @@ async fn disks_are_looked_at() {
     let missing = temp.path().join("missing.img");
     let own =
         UserIds { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() };
-    let facts = disks(vec![path(&link), path(&missing)], own, false).await;
+    let facts = disks(vec![path(&link), path(&missing)], own, false, &[]).await;
     assert_eq!(facts[0].source, path(&link));
     let DiskState::Present(present) = &facts[0].state else { panic!("{:?}", facts[0]) };
     assert_eq!((present.kind, present.size), (FileKind::File, Bytes::mib(3)));

@@ -121,20 +121,14 @@ impl Remedy for ConnectError {
 impl ConnectError {
     /// What a plan says of a host that cannot be asked.
     pub fn finding(&self) -> Finding {
-        let at = |host: &HostName, address: &SocketAddr, why: &Unreachable| {
-            unreachable(host.as_str(), Some(address.ip()), address.port(), why, None)
-        };
         match self {
-            ConnectError::Closed { host, address, .. } => at(host, address, &Unreachable::Refused),
-            ConnectError::Unreachable { host, address, source } => {
-                at(host, address, &Unreachable::of(source))
-            }
-            ConnectError::Silent { host, address, seconds } => {
-                at(host, address, &Unreachable::TimedOut { seconds: *seconds })
-            }
-            ConnectError::AnotherHost { host, address, found } => {
-                let reason = format!("its fingerprint is {found}");
-                at(host, address, &Unreachable::Tls { reason })
+            ConnectError::Closed { host, .. }
+            | ConnectError::Unreachable { host, .. }
+            | ConnectError::Silent { host, .. }
+            | ConnectError::AnotherHost { host, .. } => {
+                let (address, why) = self.fact();
+                let address = address.expect("these four have tried one");
+                unreachable(host.as_str(), Some(address.ip()), address.port(), &why, None)
             }
             ConnectError::NotAllowed { .. } => self.as_finding(codes::PLAN_ALLOWED),
             ConnectError::Version { .. } => self.as_finding(codes::PLAN_PROTOCOL),
@@ -142,6 +136,29 @@ impl ConnectError {
             | ConnectError::Handshake { .. }
             | ConnectError::Frame { .. }
             | ConnectError::Nonsense { .. } => self.as_finding(codes::PLAN_UNREACHABLE),
+        }
+    }
+
+    /// What a fact says of a host that cannot be reached: where it was looked for, and why not.
+    pub fn fact(&self) -> (Option<SocketAddr>, Unreachable) {
+        match self {
+            ConnectError::Closed { address, .. } => (Some(*address), Unreachable::Refused),
+            ConnectError::Unreachable { address, source, .. } => {
+                (Some(*address), Unreachable::of(source))
+            }
+            ConnectError::Silent { address, seconds, .. } => {
+                (Some(*address), Unreachable::TimedOut { seconds: *seconds })
+            }
+            ConnectError::AnotherHost { address, found, .. } => {
+                let reason = format!("its fingerprint is {found}");
+                (Some(*address), Unreachable::Tls { reason })
+            }
+            ConnectError::NoAddress { .. } => (None, Unreachable::NameUnknown),
+            ConnectError::NotAllowed { .. }
+            | ConnectError::Version { .. }
+            | ConnectError::Handshake { .. }
+            | ConnectError::Frame { .. }
+            | ConnectError::Nonsense { .. } => (None, Unreachable::Other { reason: chain(self) }),
         }
     }
 

@@ -141,6 +141,7 @@ impl Wire for Request {
                 passport: query.passport.clone(),
                 token: query.token.map(Vec::from).unwrap_or_default(),
                 is_proved: query.is_proved,
+                is_called_back: query.is_called_back,
             }),
             Request::WhoOwns(query) => P::WhoOwns(proto::WhoOwns {
                 guest: query.guest.0.as_bytes().to_vec(),
@@ -178,6 +179,7 @@ impl Wire for Request {
                 passport: document("passport", query.passport)?,
                 token: some(&query.token).map(token).transpose()?,
                 is_proved: query.is_proved,
+                is_called_back: query.is_called_back,
             }),
             P::WhoOwns(query) => Request::WhoOwns(WhoOwns {
                 guest: guest(&query.guest)?,
@@ -226,6 +228,7 @@ impl Wire for Response {
                 memory_free_bytes: status.memory_free.0,
                 memory_total_bytes: status.memory_total.0,
                 guest_count: status.guest_count,
+                is_in_maintenance: status.is_in_maintenance,
             }),
             Response::Document(json) => P::Document(proto::Document { json: json.clone() }),
             Response::Owner(answer) => P::Owner(answer.to_proto()),
@@ -245,6 +248,7 @@ impl Wire for Response {
                 memory_free: Bytes(status.memory_free_bytes),
                 memory_total: Bytes(status.memory_total_bytes),
                 guest_count: status.guest_count,
+                is_in_maintenance: status.is_in_maintenance,
             }),
             P::Document(found) => Response::Document(document("document", found.json)?),
             P::Owner(answer) => Response::Owner(Answer::from_proto(answer)?),

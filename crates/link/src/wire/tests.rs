@@ -32,6 +32,7 @@ fn requests_have_these_bytes() {
         ..FactsQuery::default()
     };
     let probed = FactsQuery { token: Some([9; 16]), is_proved: true, ..facts.clone() };
+    let called = FactsQuery { is_called_back: true, ..facts.clone() };
     let offer = Offer {
         definition: "a".to_owned(),
         passport: b"{}".to_vec(),
@@ -56,6 +57,7 @@ fn requests_have_these_bytes() {
     check(&Request::Ping, "0a00");
     check(&Request::Facts(facts), "12070a016112027b7d");
     check(&Request::Facts(probed), "121b0a016112027b7d1a10090909090909090909090909090909092001");
+    check(&Request::Facts(called), "12090a016112027b7d2801");
     check(
         &Request::WhoOwns(WhoOwns { guest, handoff: None }),
         "1a120a10000000000000000000000000000000aa",
@@ -103,10 +105,13 @@ fn responses_have_these_bytes() {
         memory_free: Bytes(1),
         memory_total: Bytes(2),
         guest_count: 3,
+        is_in_maintenance: false,
     };
+    let closed = PeerStatus { is_in_maintenance: true, ..status.clone() };
     let epoch = Epoch(7);
     check(&Response::Problem(problem), "0a0d08041203612f621a0163220164");
     check(&Response::Status(status), "120c0a0173120165180120022803");
+    check(&Response::Status(closed), "120e0a01731201651801200228033001");
     check(&Response::Document(b"{}".to_vec()), "1a040a027b7d");
     check(&Response::Owner(Answer::NoRecord), "22020a00");
     check(&Response::Owner(Answer::Damaged), "22022200");

@@ -157,6 +157,7 @@ async fn serve(arrival: Arrival, seen: Arc<Seen>) {
                     memory_free: Bytes(1),
                     memory_total: Bytes(2),
                     guest_count: 0,
+                    is_in_maintenance: false,
                 };
                 let _ = incoming.responder.status(status).await;
             }

@@ -23,6 +23,12 @@ pub struct AllowedHosts {
     patterns: Vec<HostPattern>,
 }
 
+/// Whether an arriving guest may join a bridge, by `allow_bridges`: an empty list allows none, and
+/// `*` allows every one. The plan and the host that is asked to take the guest both go by this.
+pub fn allows_bridge(allow_bridges: &[String], bridge: &str) -> bool {
+    allow_bridges.iter().any(|allowed| allowed == bridge || allowed == "*")
+}
+
 /// One entry of `hosts_allow`.
 #[derive(Clone, Debug)]
 pub struct HostPattern {
@@ -217,6 +223,19 @@ mod tests {
     fn allows(patterns: &[&str], name: &str, address: &str) -> bool {
         let list = AllowedHosts::new(patterns.iter().copied()).unwrap();
         list.allows(name, address.parse().unwrap())
+    }
+
+    #[test]
+    fn no_bridge_is_joined_that_is_not_named() {
+        let check = |list: &[&str], bridge, expected| {
+            let list: Vec<_> = list.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(allows_bridge(&list, bridge), expected, "{list:?} {bridge}");
+        };
+        check(&[], "br0", false);
+        check(&["br0"], "br0", true);
+        check(&["br0"], "br01", false);
+        check(&["br1", "*"], "br0", true);
+        check(&["br*"], "br0", false);
     }
 
     #[test]

@@ -77,6 +77,14 @@ pub(super) static HOST: Section = Section {
             about: "Memory that the host keeps for itself: no guest is started or accepted that \
                     would leave less free. What xend called `dom0-min-mem`.",
         },
+        Key {
+            name: "maintenance",
+            value: "`true` or `false`",
+            default: "`false`",
+            about: "Whether the host is to be emptied: while it is `true` no guest may come, none \
+                    is started, and `autostart` waits. Guests that are here go on, come up again \
+                    by their own policies, and may leave. `whimbrel reload` applies it.",
+        },
     ],
 };
 

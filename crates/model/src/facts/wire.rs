@@ -10,12 +10,13 @@ use super::{
     Access, BootFileFacts, BootFileState, BridgeFacts, Denial, DiskFacts, DiskPresent, DiskState,
     EngineFacts, FileKind, FileSystem, Firewall, ForwardTaken, GuestFacts, Heard, HostCpu,
     HostFacts, MacTaken, Mark, MemoryFacts, NameFacts, Proof, ProtocolRange, RelocationFacts,
-    RomFacts, SecurityFacts, SegmentFacts, UserFacts,
+    RomFacts, SecurityFacts, SegmentFacts, UefiFacts, UserFacts, WayBack,
 };
 use crate::guest::{DiskSource, Forward, Mac};
 use crate::id::{GuestId, GuestName, HostName};
 use crate::json::{Format, JsonError, raw_enum, raw_struct};
 use crate::passport::{Accelerator, BootRole, EngineKind};
+use crate::plan::reach::Unreachable;
 use crate::problem::Problem;
 use crate::units::Bytes;
 use std::path::PathBuf;
@@ -133,6 +134,10 @@ raw_struct! {
         macs_taken: Vec<MacTaken>,
         segments: Vec<SegmentFacts>,
         proof: Option<Proof>,
+        way_back: Option<WayBack>,
+        #[serde(default)]
+        hindrances: Vec<String>,
+        uefi: Option<UefiFacts>,
     }
 }
 
@@ -180,6 +185,7 @@ raw_enum! {
 raw_enum! {
     Denial as RawDenial {
         ReadOnlyMount,
+        Server { reason: String },
         Mode { uid: u32, gid: u32, mode: u32 },
         Folder { path: PathBuf },
         RootSquash,
@@ -222,6 +228,32 @@ raw_enum! {
     Proof as RawProof { Given { took_ms: u64 }, Failed { problem: Problem }, }
 }
 
+raw_enum! {
+    WayBack as RawWayBack {
+        Open { took_ms: u64 },
+        Closed { address: Option<String>, why: Unreachable },
+    }
+}
+
+raw_enum! {
+    Unreachable as RawUnreachable {
+        Refused,
+        NoRoute,
+        TimedOut { seconds: u64 },
+        Denied { denial: Option<Denial> },
+        NameUnknown,
+        Tls { reason: String },
+        Other { reason: String },
+    }
+}
+
+raw_enum! {
+    UefiFacts as RawUefiFacts {
+        Variables { bytes: u64, is_own: bool },
+        Missing { reason: String },
+    }
+}
+
 raw_struct! { RomFacts as RawRomFacts { device: String, bytes: u64, } }
 
 #[cfg(test)]
@@ -251,6 +283,7 @@ mod tests {
             Denial::Mode { uid: 1, gid: 2, mode: 0o600 },
             Denial::Folder { path: "/xen".into() },
             Denial::RootSquash,
+            Denial::Server { reason: reason() },
             Denial::Selinux { record: reason() },
             Denial::Apparmor { record: reason() },
             Denial::Other { reason: reason() },
@@ -279,6 +312,30 @@ mod tests {
             facts.macs_taken =
                 vec![MacTaken { mac: Mac([2; 6]), guest: GuestName::new("web2").unwrap() }];
             facts.proof = Some(Proof::Given { took_ms: 7 });
+            facts.hindrances = vec![reason()];
+            facts.uefi = Some(UefiFacts::Variables { bytes: 540_672, is_own: true });
+            assert_eq!(guest_from_json(&guest_to_json(&facts)), Ok(facts));
+        }
+    }
+
+    #[test]
+    fn ways_back_come_back() {
+        let reason = || "because".to_owned();
+        let whys = [
+            Unreachable::Refused,
+            Unreachable::NoRoute,
+            Unreachable::TimedOut { seconds: 1 },
+            Unreachable::Denied { denial: Some(Denial::Selinux { record: reason() }) },
+            Unreachable::NameUnknown,
+            Unreachable::Tls { reason: reason() },
+            Unreachable::Other { reason: reason() },
+        ];
+        let address = || Some("10.0.0.1:8002".to_owned());
+        let closed = whys.map(|why| WayBack::Closed { address: address(), why });
+        let uefi = Some(UefiFacts::Missing { reason: reason() });
+        for way in closed.into_iter().chain([WayBack::Open { took_ms: 3 }]) {
+            let way_back = Some(way);
+            let facts = GuestFacts { way_back, uefi: uefi.clone(), ..sample::guest_facts() };
             assert_eq!(guest_from_json(&guest_to_json(&facts)), Ok(facts));
         }
     }

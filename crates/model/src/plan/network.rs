@@ -5,6 +5,7 @@
 
 use super::{Finding, Question};
 use crate::codes;
+use crate::config::allow::allows_bridge;
 use crate::guest::NetworkKind;
 use crate::similar;
 use std::collections::BTreeSet;
@@ -40,7 +41,7 @@ fn bridge(question: &Question<'_>, name: &str) -> Finding {
         );
     };
     let allowed = &target.relocation.allow_bridges;
-    if !allowed.iter().any(|allowed| allowed == name || allowed == "*") {
+    if !allows_bridge(allowed, name) {
         return blocker(
             format!(
                 "`{}` does not let arriving guests join its bridge `{name}` (`allow_bridges` \

@@ -82,8 +82,37 @@ pub(super) fn maintenance(question: &Question<'_>) -> Vec<Finding> {
     vec![Finding::blocker(
         codes::PLAN_MAINTENANCE,
         format!("`{}` is in maintenance: its operator wants no guests to come", target.name),
-        "choose another host: `whimbrel host list`",
+        format!(
+            "choose another host: `whimbrel host list`; or on `{}`: take `maintenance = true` out \
+             of `[host]` in whimbrel.toml, then `whimbrel reload`",
+            target.name
+        ),
     )]
+}
+
+pub(super) fn link(question: &Question<'_>) -> Vec<Finding> {
+    // A definition travels over any link.
+    if question.run_state.is_none() {
+        return Vec::new();
+    }
+    let (guest, target, link) = (question.guest_name(), question.target_name(), question.link);
+    let place = link.address.map(|address| format!(" ({address})")).unwrap_or_default();
+    let took = link.round_trip.map(|trip| trip.as_secs_f64() * 1000.0);
+    let took = took.map(|ms| format!(", and an answer takes {ms:.1} ms")).unwrap_or_default();
+    vec![match link.rate {
+        Some(rate) => Finding::ok(
+            codes::PLAN_LINK,
+            format!("the way to `{target}`{place} carries {rate}/s{took}"),
+        ),
+        None => Finding::warning(
+            codes::PLAN_LINK,
+            format!(
+                "what the way to `{target}`{place} carries could not be measured within a \
+                 second{took}: the forecast is a guess"
+            ),
+            format!("`whimbrel plan {guest} {target}` again when both hosts have less to do"),
+        ),
+    }]
 }
 
 pub(super) fn clock(question: &Question<'_>) -> Vec<Finding> {

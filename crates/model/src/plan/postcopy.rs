@@ -6,18 +6,37 @@
 use super::engine::version_numbers;
 use super::{Finding, OnMiss, Question};
 use crate::codes;
+use crate::facts::{SecurityFacts, UserFacts};
 
 /// The first QEMU that takes page faults through `/dev/userfaultfd`.
 const DEVICE_SINCE: [u32; 2] = [8, 0];
+
+/// Returns what would let an engine of this version handle the page faults of its guests, where the
+/// kernel does not let it.
+pub fn hindrance(security: &SecurityFacts, user: &UserFacts, version: &str) -> Option<String> {
+    let uses_device = version_numbers(version).as_slice() >= DEVICE_SINCE.as_slice();
+    let may = security.may_handle_faults || uses_device && security.has_fault_device;
+    if may || user.uid == 0 {
+        return None;
+    }
+    Some(match uses_device {
+        true => format!(
+            "`setfacl -m u:{}:rw /dev/userfaultfd`, and in /etc/udev/rules.d a rule that gives it \
+             to that user at boot",
+            user.name
+        ),
+        false => "`sysctl -w vm.unprivileged_userfaultfd=1`, and the same setting in a file of \
+                  /etc/sysctl.d for the next boot"
+            .to_owned(),
+    })
+}
 
 pub(super) fn postcopy(question: &Question<'_>) -> Vec<Finding> {
     let is_asked = question.bargain.on_miss == OnMiss::Postcopy && question.run_state.is_some();
     let Some(engine) = question.target_engine().filter(|_| is_asked) else { return Vec::new() };
     let (guest, target) = (question.guest_name(), question.target.host);
-    let (security, user) = (&target.security, &target.engine_user);
-    let uses_device = version_numbers(&engine.version).as_slice() >= DEVICE_SINCE.as_slice();
-    let may = security.may_handle_faults || uses_device && security.has_fault_device;
-    if may || user.uid == 0 {
+    let user = &target.engine_user;
+    let Some(remedy) = hindrance(&target.security, user, &engine.version) else {
         return vec![Finding::warning(
             codes::PLAN_POSTCOPY,
             format!(
@@ -27,18 +46,6 @@ pub(super) fn postcopy(question: &Question<'_>) -> Vec<Finding> {
             ),
             "choose `cancel`, `pause` or `throttle` for a guest that must not be lost",
         )];
-    }
-    let remedy = match uses_device {
-        true => format!(
-            "on `{}`: `setfacl -m u:{}:rw /dev/userfaultfd`, and in /etc/udev/rules.d a rule that \
-             gives it to that user at boot",
-            target.name, user.name
-        ),
-        false => format!(
-            "on `{}`: `sysctl -w vm.unprivileged_userfaultfd=1`, and the same setting in a file \
-             of /etc/sysctl.d for the next boot",
-            target.name
-        ),
     };
     vec![Finding::blocker(
         codes::PLAN_POSTCOPY,
@@ -47,6 +54,6 @@ pub(super) fn postcopy(question: &Question<'_>) -> Vec<Finding> {
              (userfaultfd), and the kernel does not let it",
             user.name, engine.version, target.name
         ),
-        remedy,
+        format!("on `{}`: {remedy}", target.name),
     )]
 }

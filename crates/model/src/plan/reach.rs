@@ -5,7 +5,7 @@
 
 use super::{Finding, firewall};
 use crate::codes;
-use crate::facts::Firewall;
+use crate::facts::{Denial, Firewall};
 use std::net::IpAddr;
 
 /// What became of the attempt to connect.
@@ -19,8 +19,10 @@ pub enum Unreachable {
     TimedOut {
         seconds: u64,
     },
-    /// This host does not let us out: `EACCES`, `EPERM` on connect.
-    Denied,
+    /// This host does not let us out: `EACCES`, `EPERM` on connect. Who says so, where it is known.
+    Denied {
+        denial: Option<Denial>,
+    },
     /// The name has no address.
     NameUnknown,
     /// It answered, and the two did not agree on who they are.
@@ -39,7 +41,7 @@ impl Unreachable {
         match error.kind() {
             ErrorKind::ConnectionRefused => Unreachable::Refused,
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Unreachable::NoRoute,
-            ErrorKind::PermissionDenied => Unreachable::Denied,
+            ErrorKind::PermissionDenied => Unreachable::Denied { denial: None },
             _ => Unreachable::Other { reason: error.to_string() },
         }
     }
@@ -74,13 +76,7 @@ pub fn unreachable(
         Unreachable::TimedOut { seconds } => {
             (format!("no answer within {seconds} s: a firewall drops, or the host is off"), open)
         }
-        Unreachable::Denied => (
-            "this host does not let the connection out".to_owned(),
-            format!(
-                "look for the denial with `ausearch -m avc -ts recent` (SELinux: `semanage port -a \
-                 -t virt_migration_port_t -p tcp {port}`) or in this host's firewall"
-            ),
-        ),
+        Unreachable::Denied { denial } => denied(port, denial.as_ref()),
         Unreachable::NameUnknown => (
             "its name has no address".to_owned(),
             "correct the address, or pair again with `whimbrel host join`".to_owned(),
@@ -96,4 +92,27 @@ pub fn unreachable(
     };
     let text = format!("cannot connect to `{target}` ({place}): {text}");
     Finding::blocker(codes::PLAN_UNREACHABLE, text, remedy)
+}
+
+/// Says who keeps the connection in, and what lets it out.
+fn denied(port: u16, denial: Option<&Denial>) -> (String, String) {
+    let selinux = format!("`semanage port -a -t virt_migration_port_t -p tcp {port}`");
+    match denial {
+        Some(Denial::Selinux { record }) => {
+            (format!("SELinux does not let the connection out: {record}"), selinux)
+        }
+        Some(Denial::Apparmor { record }) => (
+            format!("AppArmor does not let the connection out: {record}"),
+            "add `network inet stream,` to the profile's file in /etc/apparmor.d/local, then \
+             `systemctl reload apparmor`"
+                .to_owned(),
+        ),
+        Some(_) | None => (
+            "this host does not let the connection out".to_owned(),
+            format!(
+                "look for the denial with `ausearch -m avc -ts recent` (SELinux: {selinux}) or in \
+                 this host's firewall"
+            ),
+        ),
+    }
 }

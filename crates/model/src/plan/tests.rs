@@ -9,7 +9,8 @@ use super::*;
 use crate::codes;
 use crate::facts::{
     Access, BootFileState, BridgeFacts, Denial, DiskPresent, DiskState, FileKind, Firewall,
-    ForwardTaken, Heard, Learned, MacTaken, Mark, Proof, ProtocolRange, SegmentFacts,
+    ForwardTaken, Heard, Learned, MacTaken, Mark, Proof, ProtocolRange, SegmentFacts, UefiFacts,
+    WayBack,
 };
 use crate::guest::{DiskSource, Mac, NetworkKind};
 use crate::passport::Accelerator;
@@ -143,6 +144,30 @@ fn each_spoilt_fact_has_its_finding() {
         w.target.0.relocation.is_asker_allowed = false;
     });
     check(Blocker, codes::PLAN_MAINTENANCE, |w| w.target.0.is_in_maintenance = true);
+    check(Warning, codes::PLAN_WAY_BACK, |w| {
+        w.source.0.security.firewall = Some(Firewall::Nftables);
+        let address = Some("10.0.0.1:8002".to_owned());
+        w.target.1.way_back = Some(WayBack::Closed { address, why: Unreachable::NoRoute });
+    });
+    check(Warning, codes::PLAN_WAY_BACK, |w| {
+        let why = Unreachable::TimedOut { seconds: 1 };
+        w.target.1.way_back = Some(WayBack::Closed { address: None, why });
+    });
+    check(Blocker, codes::PLAN_HINDRANCE, |w| {
+        let reason = "non-migratable device: 0000:00:01.0/nvme".to_owned();
+        w.source.1.hindrances = vec![reason];
+    });
+    check(Blocker, codes::PLAN_UEFI, |w| {
+        let reason = "no firmware for it is installed".to_owned();
+        uefi(w, Some(UefiFacts::Missing { reason }));
+    });
+    check(Blocker, codes::PLAN_UEFI, |w| uefi(w, variables(131_072, false)));
+    check(Warning, codes::PLAN_UEFI, |w| {
+        uefi(w, variables(540_672, false));
+        w.run_state = None;
+    });
+    check(Warning, codes::PLAN_UEFI, |w| uefi(w, None));
+    check(Warning, codes::PLAN_LINK, |w| w.link.rate = None);
     check(Warning, codes::PLAN_CLOCK, |w| w.link.clock_ahead_ms = Some(90_000));
     check(Blocker, codes::PLAN_GUEST_BUSY, |w| w.run_state = Some(RunState::Panicked));
     check(Blocker, codes::PLAN_GUEST_BUSY, |w| w.source.1.name.is_moving = true);
@@ -264,6 +289,27 @@ fn each_spoilt_fact_has_its_finding() {
     assert!(untried.is_empty(), "{untried:?}");
 }
 
+fn variables(bytes: u64, is_own: bool) -> Option<UefiFacts> {
+    Some(UefiFacts::Variables { bytes, is_own })
+}
+
+fn uefi(world: &mut World, there: Option<UefiFacts>) {
+    world.source.1.uefi = variables(540_672, true);
+    world.target.1.uefi = there;
+}
+
+/// Variables of a guest that runs travel; those of a guest that never had any begin there.
+#[test]
+fn uefi_variables_travel_or_begin() {
+    assert_eq!(spoil(|world| uefi(world, variables(540_672, false))), []);
+    let never_started = spoil(|world| {
+        uefi(world, variables(131_072, false));
+        world.source.1.uefi = variables(540_672, false);
+        world.run_state = None;
+    });
+    assert_eq!(never_started, []);
+}
+
 fn hear(world: &mut World, heard: Heard) {
     world.target.1.segments = vec![SegmentFacts { bridge: "br0".to_owned(), heard }];
 }
@@ -335,6 +381,7 @@ fn a_denied_disk_names_the_cause_and_the_command() {
     check(&mut all, Denial::Mode { uid: 0, gid: 0, mode: 0o600 }, "ext4");
     check(&mut all, Denial::Folder { path: "/xen".into() }, "ext4");
     check(&mut all, Denial::RootSquash, "nfs4");
+    check(&mut all, Denial::Server { reason: "it is exported read-only".to_owned() }, "nfs");
     check(&mut all, Denial::Selinux { record: record() }, "nfs4");
     check(&mut all, Denial::Selinux { record: record() }, "xfs");
     check(&mut all, Denial::Apparmor { record: record() }, "ext4");
@@ -515,6 +562,10 @@ fn a_forecast_learns() {
 #[test]
 fn a_host_that_cannot_be_reached_has_a_remedy() {
     let address = Some("10.0.0.2".parse().unwrap());
+    let record = || "avc: denied { name_connect } dest=8002".to_owned();
+    let selinux = || Some(Denial::Selinux { record: record() });
+    let record = || "apparmor=\"DENIED\" operation=\"connect\"".to_owned();
+    let apparmor = || Some(Denial::Apparmor { record: record() });
     let reason = || "the certificate is not the one that was pinned".to_owned();
     let all = [
         unreachable("beta", address, 8002, &Unreachable::Refused, None),
@@ -526,7 +577,9 @@ fn a_host_that_cannot_be_reached_has_a_remedy() {
             &Unreachable::TimedOut { seconds: 5 },
             Some(Firewall::Ufw),
         ),
-        unreachable("beta", address, 8002, &Unreachable::Denied, None),
+        unreachable("beta", address, 8002, &Unreachable::Denied { denial: None }, None),
+        unreachable("beta", address, 8002, &Unreachable::Denied { denial: selinux() }, None),
+        unreachable("beta", address, 8002, &Unreachable::Denied { denial: apparmor() }, None),
         unreachable("beta", None, 8002, &Unreachable::NameUnknown, None),
         unreachable(
             "beta",

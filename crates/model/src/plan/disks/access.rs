@@ -5,7 +5,7 @@
 
 use super::super::{Finding, Question};
 use crate::codes;
-use crate::facts::{Access, Denial, DiskPresent, FileKind};
+use crate::facts::{Access, Denial, DiskPresent, FileKind, UserFacts};
 use crate::guest::Disk;
 
 /// Judges what the target's engine may do with a disk: read, and write unless it is read-only.
@@ -51,6 +51,7 @@ fn denied(
 ) -> Finding {
     let target = question.target_name();
     let user = &question.target.host.engine_user.name;
+    let UserFacts { uid, gid, .. } = question.target.host.engine_user;
     let path = there.resolved.display();
     let file_system = &there.file_system;
     let mount = file_system.mount_point.display();
@@ -64,6 +65,14 @@ fn denied(
                 ),
                 false => format!("on `{target}`: `mount -o remount,rw {mount}`"),
             },
+        ),
+        Denial::Server { reason } => (
+            format!("the NFS server `{}` says no to uid {uid}: {reason}", file_system.source),
+            format!(
+                "on `{}`: `chown {uid}:{gid} {path}` (or `setfacl -m u:{uid}:rw {path}`), with an \
+                 export that is `rw` and squashes no users (no `all_squash`), then `exportfs -ra`",
+                file_system.source
+            ),
         ),
         Denial::Mode { uid, gid, mode } => (
             format!("it belongs to uid {uid}, gid {gid}, with mode {mode:03o}"),
