@@ -11,6 +11,7 @@ mod table;
 use crate::lab::guard;
 use crate::setting::Setting;
 use anyhow::{Result, bail};
+use std::path::Path;
 
 /// Which part of a benchmark to run.
 pub struct Options {
@@ -32,4 +33,9 @@ pub fn bench(name: &str, options: &Options) -> Result<()> {
             bail!("there is no benchmark `{other}`; there are `command`, `forecast` and `migrate`")
         }
     }
+}
+
+/// Draws the plots of the documentation anew, from the figures in `project`, below `into`.
+pub fn plots(project: &Path, into: &Path) -> Result<()> {
+    migrate::references(project, into)
 }

@@ -7,6 +7,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -86,6 +87,8 @@ enum Command {
         #[arg(long)]
         only: Vec<String>,
     },
+    /// Draws the plots of the documentation from its figures, below a directory
+    Plots { project: PathBuf, into: PathBuf },
 }
 
 /// What others migrate with.
@@ -120,6 +123,7 @@ fn main() -> Result<ExitCode> {
             done(e2e::soak::kills::daemon_kills(count))
         }
         Command::Soak { count, .. } => done(e2e::soak::soak(count)),
+        Command::Plots { project, into } => done(e2e::bench::plots(&project, &into)),
         Command::Bench { name, quick, fresh, only } => {
             done(e2e::bench::bench(&name, &e2e::bench::Options { quick, fresh, only }))
         }

@@ -21,6 +21,8 @@ pub(crate) fn generate(shell: &Shell, is_check: bool) -> Result<()> {
     fs::write(page, problems::page(&problems::find(&product_sources(shell)?)))?;
     let mut make = shell.cargo(&["run", "--quiet", "-p", "whimbrel", "--example", "references"]);
     run(make.arg("--").arg(&fresh))?;
+    let mut plots = shell.cargo(&["run", "--quiet", "-p", "e2e", "--", "plots"]);
+    run(plots.arg(&shell.root).arg(&fresh))?;
     let mut stale = Vec::new();
     for file in files_below(&fresh)? {
         let name = file.strip_prefix(&fresh)?;

@@ -35,6 +35,8 @@ use std::time::Instant;
 /// disk's own, and it must be asked for.
 const READ_DISKS: &str = "[pages]\nread_disks = true\n";
 
+pub(super) use plot::references;
+
 pub(super) fn migrate(setting: &Setting, options: &Options) -> Result<()> {
     let name = if options.quick { "migrate-quick" } else { "migrate" };
     // A quick run is too short to go on with another one's figures.
@@ -50,12 +52,8 @@ pub(super) fn migrate(setting: &Setting, options: &Options) -> Result<()> {
     println!("\n{text}");
     let place = samples.path();
     std::fs::write(place.with_extension("md"), &text)?;
-    for question in Question::ALL {
-        if let Some(picture) = plot::picture(&samples, question) {
-            let file = place.with_file_name(format!("{name}-{}.svg", question.name()));
-            std::fs::write(&file, picture)?;
-            println!("plot: {}", file.display());
-        }
+    for file in plot::draw(&samples)? {
+        println!("plot: {}", file.display());
     }
     println!("every figure: {}", place.display());
     Ok(())

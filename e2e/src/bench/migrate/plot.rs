@@ -7,19 +7,30 @@
 //! What is compared is one group, and each group has its own scale: the longest bar fills it.
 
 use super::cell::Question;
+use super::cut::{AFTER, RESENT, UNTIL_THERE};
 use super::measure::{BYTES, SILENCE, WHOLE};
 use super::samples::{Key, Samples};
 use crate::bench::table::Spread;
+use anyhow::Result;
 use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Figure, title, what it is divided by, decimals.
-const PANELS: [(&str, &str, f64, usize); 3] = [
+type Panel = (&'static str, &'static str, f64, usize);
+
+const MOVE: [Panel; 3] = [
     (BYTES, "bytes on the wire, MB", 1e6, 1),
     (WHOLE, "whole time, s", 1e3, 2),
     (SILENCE, "a client's longest silence, ms", 1.0, 0),
 ];
+const CUT: [Panel; 3] = [
+    (AFTER, "bytes after the cut, MB", 1e6, 1),
+    (RESENT, "sent again, %", 1.0, 1),
+    (UNTIL_THERE, "until the guest was there, s", 1e3, 1),
+];
 
-const LABELS: f64 = 190.0;
+const LABELS: f64 = 230.0;
 const PANEL: f64 = 300.0;
 /// The longest bar; beside it there is room for its number.
 const BAR: f64 = 215.0;
@@ -27,20 +38,51 @@ const ROW: f64 = 18.0;
 const GAP: f64 = 12.0;
 const TOP: f64 = 58.0;
 
+/// Draws what was measured beside its figures, a picture a question; returns where they are.
+pub(super) fn draw(samples: &Samples) -> Result<Vec<PathBuf>> {
+    let name = samples.path().file_stem().unwrap_or_default().to_string_lossy();
+    let mut files = Vec::new();
+    for question in Question::ALL {
+        if let Some(picture) = picture(samples, question) {
+            let file = samples.path().with_file_name(format!("{name}-{}.svg", question.name()));
+            fs::write(&file, picture)?;
+            files.push(file);
+        }
+    }
+    Ok(files)
+}
+
+/// Draws the figures that the documentation tells of, `docs/benchmarks/migrate.csv`, anew below
+/// another directory. They are written there as well, as a run writes them.
+pub(crate) fn references(project: &Path, into: &Path) -> Result<()> {
+    let [from, to] = [project, into].map(|root| root.join("docs/benchmarks/migrate.csv"));
+    fs::create_dir_all(to.parent().unwrap_or(into))?;
+    fs::copy(from, &to)?;
+    draw(&Samples::open(&to, false)?).map(drop)
+}
+
+fn panels(question: Question) -> [Panel; 3] {
+    match question {
+        Question::Visit | Question::Return | Question::Converge => MOVE,
+        // No silence: a client cannot reach every guest over a wire that is cut.
+        Question::Cut => CUT,
+    }
+}
+
 /// Draws a question; `None` if nothing was measured for it.
 pub(super) fn picture(samples: &Samples, question: Question) -> Option<String> {
     let keys = samples.keys(question.name());
     if keys.is_empty() {
         return None;
     }
+    let panels = panels(question);
     let mut body = String::new();
     let mut y = TOP;
     for group in keys.chunk_by(|a, b| (&a.kind, &a.link) == (&b.kind, &b.link)) {
-        draw_group(&mut body, samples, group, y);
+        draw_group(&mut body, samples, group, &panels, y);
         y += ROW * rows(group) + GAP;
     }
-    let panels = f64::from(u8::try_from(PANELS.len()).expect("there are few panels"));
-    let width = LABELS + PANEL * panels;
+    let width = LABELS + PANEL * 3.0;
     let mut picture = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{y}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -50,7 +92,7 @@ pub(super) fn picture(samples: &Samples, question: Question) -> Option<String> {
         question.title()
     );
     let mut x = LABELS;
-    for (_, title, ..) in PANELS {
+    for (_, title, ..) in panels {
         let _ = writeln!(picture, "<text x=\"{x}\" y=\"46\" fill=\"#555\">{title}</text>");
         x += PANEL;
     }
@@ -61,7 +103,7 @@ fn rows(keys: &[Key]) -> f64 {
     f64::from(u32::try_from(keys.len()).expect("there are few ways"))
 }
 
-fn draw_group(body: &mut String, samples: &Samples, group: &[Key], top: f64) {
+fn draw_group(body: &mut String, samples: &Samples, group: &[Key], panels: &[Panel; 3], top: f64) {
     let mut y = top;
     for (index, key) in group.iter().enumerate() {
         let Key { kind, link, way, .. } = key;
@@ -74,7 +116,7 @@ fn draw_group(body: &mut String, samples: &Samples, group: &[Key], top: f64) {
         y += ROW;
     }
     let mut x = LABELS;
-    for (figure, _, unit, decimals) in PANELS {
+    for (figure, _, unit, decimals) in panels {
         let spreads: Vec<_> = group.iter().map(|key| samples.spread(key, figure)).collect();
         let most = spreads.iter().flatten().map(|spread| spread.most).fold(0.0, f64::max);
         let mut y = top;
