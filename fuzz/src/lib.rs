@@ -77,6 +77,9 @@ fn append(piece: Piece<'_>, out: &mut Vec<u8>) {
 pub fn frames(data: &[u8]) {
     let mut reader = FrameReader::default();
     let mut receiver = receiver();
+    if data.len() % 2 == 1 {
+        receiver.on_join();
+    }
     let mut rest = data;
     while let Some((kind, body)) = rest.split_first() {
         let length = body.len().min(usize::from(body.first().copied().unwrap_or(0)) * 5);
@@ -92,6 +95,7 @@ pub fn frames(data: &[u8]) {
             if receiver.on_frame(frame).is_err() {
                 return;
             }
+            while let Ok(Some(_)) = receiver.poll_early() {}
             while receiver.poll_reply().is_some() {}
         }
     }
@@ -159,7 +163,10 @@ pub fn journey(data: &[u8]) {
     });
     let mut receiver = receiver();
     let mut rebuilt = Vec::new();
-    let mut wire: VecDeque<Frame> = VecDeque::new();
+    let mut wire = [VecDeque::new(), VecDeque::new()];
+    if weather[0] & 2 > 0 {
+        receiver.on_join();
+    }
     let mut rest = stream;
     for step in 0_usize.. {
         let (chunk, after) = rest.split_at(sender.room().min(rest.len()).min(3000));
@@ -184,28 +191,45 @@ pub fn journey(data: &[u8]) {
     assert!(rebuilt == stream);
 }
 
-/// Some frames go over; if none do, the link is cut, and all that was under way is lost.
+/// Some frames go over; if some do not, the link is cut, and all that was under way is lost. Where
+/// another connection has joined, every other batch travels there and comes first.
 fn exchange(
     sender: &mut Sender,
     receiver: &mut Receiver,
-    wire: &mut VecDeque<Frame>,
+    wire: &mut [VecDeque<Frame>; 2],
     rebuilt: &mut Vec<u8>,
     frames: usize,
 ) {
-    let mut reader = FrameReader::default();
+    let is_joined = receiver.is_joined();
+    let frame = |bytes: &[u8]| {
+        let mut reader = FrameReader::default();
+        reader.push(bytes);
+        reader.next_frame().unwrap().unwrap()
+    };
     while let Some(bytes) = sender.poll_frame() {
-        reader.push(&bytes);
-        wire.push_back(reader.next_frame().unwrap().unwrap());
+        wire[0].push_back(frame(&bytes));
+        if is_joined {
+            wire[1].extend(sender.poll_batch().map(|bytes| frame(&bytes)));
+        }
     }
-    for frame in wire.drain(..frames.min(wire.len())).collect::<Vec<_>>() {
-        let bytes = receiver.on_frame(frame).unwrap();
-        receiver.on_accepted(bytes.len() as u64);
-        rebuilt.extend(bytes);
+    for link in [1, 0] {
+        let count = frames.min(wire[link].len());
+        for frame in wire[link].drain(..count).collect::<Vec<_>>() {
+            let mut bytes = Some(receiver.on_frame(frame).unwrap());
+            while let Some(stream) = bytes {
+                receiver.on_accepted(stream.len() as u64);
+                rebuilt.extend(stream);
+                bytes = receiver.poll_early().unwrap();
+            }
+        }
     }
-    if !wire.is_empty() {
-        wire.clear();
+    if wire.iter().any(|link| !link.is_empty()) {
+        wire.iter_mut().for_each(VecDeque::clear);
         sender.on_reconnect();
         sender.on_frame(receiver.on_reconnect()).unwrap();
+        if is_joined {
+            receiver.on_join();
+        }
     }
     while let Some(reply) = receiver.poll_reply() {
         sender.on_frame(reply).unwrap();

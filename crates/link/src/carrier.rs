@@ -28,7 +28,7 @@ mod status;
 mod tests;
 mod throttle;
 
-pub use config::{Config, ConfigError, Disks, Meet, Pages, Side, Way};
+pub use config::{Config, ConfigError, Disks, Meet, PAGES_CONNECTIONS_MAX, Pages, Side, Way};
 pub use control::{Control, ControlError};
 pub use spawn::{SpawnError, spawn};
 pub use status::{ChannelStatus, End, Flow, Status};

@@ -3,8 +3,9 @@
 
 //! Carrying processes as processes: started, left alone, killed.
 //!
-//! This program is its own `whimbrel carry DIR`, and its own daemon to kill. `carry measure` prints
-//! what two of them carry in a second.
+//! This program is its own `whimbrel carry DIR`, and its own daemon to kill. `carry measure
+//! CHANNELS` and `carry measure-pages CONNECTIONS` print what two of them carry in a second,
+//! `carry measure-return` what they do for a guest that goes and comes back.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,9 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use whimbrel_link::carrier::{self, Config, Control, Meet, Side, Status, Way};
+use whimbrel_link::carrier::{self, Config, Control, Meet, Pages, Side, Status, Way};
 use whimbrel_link::identity::Identity;
-use whimbrel_model::id::HandoffId;
+use whimbrel_model::id::{GuestName, HandoffId, HostName};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -37,6 +38,10 @@ fn main() -> ExitCode {
         }
         ["daemon", directory] => be_a_daemon(Path::new(directory)),
         ["measure", channels] => runtime().block_on(measure(channels.parse().unwrap())),
+        ["measure-pages", connections] => {
+            runtime().block_on(measure_pages(connections.parse().unwrap()));
+        }
+        ["measure-return"] => runtime().block_on(measure_return()),
         // What a test runner asks of every test program.
         ["--list", ..] => {}
         _ => all(),
@@ -86,10 +91,27 @@ impl Lab {
             std::fs::create_dir(home.path().join(name)).unwrap();
             Identity::load_or_create(&home.path().join(name).join("identity")).unwrap();
         }
+        Self::of(home).await
+    }
+
+    async fn of(home: tempfile::TempDir) -> Self {
         let target_engine = UnixListener::bind(home.path().join("target/engine.sock")).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let handoff = HandoffId(uuid::Uuid::new_v4());
         Self { home, handoff, port, target_engine }
+    }
+
+    /// The way back: the hosts change places.
+    async fn back(self) -> Self {
+        let [source, target, other] =
+            ["source", "target", "other"].map(|name| self.home.path().join(name));
+        std::fs::rename(&source, &other).unwrap();
+        std::fs::rename(&target, &source).unwrap();
+        std::fs::rename(&other, &target).unwrap();
+        for directory in [source, target] {
+            let _ = std::fs::remove_file(directory.join("engine.sock"));
+        }
+        Self::of(self.home).await
     }
 
     fn directory(&self, name: &str) -> PathBuf {
@@ -318,7 +340,118 @@ async fn measure(channels: u32) {
     let rate = TOTAL as f64 / seconds / 1e6;
     let status = source.status().await.unwrap();
     println!("{channels} channels: {rate:.0} MB/s, round trip {:?}", status.round_trip);
-    for control in [source, target] {
+    end_and_tell([source, target]).await;
+}
+
+/// Carries the memory of a guest of 1 GiB, all of it noise, over so many connections.
+async fn measure_pages(connections: u32) {
+    let lab = Lab::new().await;
+    let controls = carry_guest(&lab, connections, None, &noise(1)).await;
+    end_and_tell(controls).await;
+}
+
+/// Carries such a guest, a third of it noise, to another host and back to what was kept of it.
+async fn measure_return() {
+    let mut lab = Lab::new().await;
+    let noise = noise(3);
+    for way in ["there", "back"] {
+        println!("{way}:");
+        let controls = carry_guest(&lab, 1, Some(4 << 30), &noise).await;
+        let [guest, other] = ["web1", "other"];
+        for control in &controls {
+            let names = (GuestName::new(guest).unwrap(), HostName::new(other).unwrap());
+            let why_not = control.keep(&names.0, &names.1, 1).await.unwrap();
+            assert_eq!(why_not, None);
+        }
+        end_and_tell(controls).await;
+        lab = lab.back().await;
+    }
+}
+
+/// Carries the guest and says how fast that was.
+async fn carry_guest(
+    lab: &Lab,
+    connections: u32,
+    image_bytes_max: Option<u64>,
+    noise: &[u8],
+) -> [Control; 2] {
+    let spawn = async |name: &str, peer: &str| {
+        let mut config = lab.config(name, peer, 1);
+        config.way = Way::Pages(Pages {
+            folder: lab.directory(name).join("pages"),
+            image_bytes_max,
+            is_reused: true,
+            link_bytes_per_s: None,
+            connections,
+            disks: None,
+        });
+        carrier::spawn(&myself(), &[], &lab.directory(name), &config).await.unwrap()
+    };
+    let (source, target) = (spawn("source", "target").await, spawn("target", "source").await);
+    let (mut engine, mut other) = lab.open(&target).await;
+    for _ in 1..connections {
+        let (tcp, _) = in_time(lab.port.accept()).await.unwrap();
+        target.adopt(tcp.into_std().unwrap()).await.unwrap();
+    }
+    let is_joined = |status: &Status| {
+        status.channels.first().is_some_and(|channel| channel.connections == connections)
+    };
+    until(&source, is_joined).await;
+    let began = Instant::now();
+    let reading = tokio::spawn(async move {
+        let (mut buffer, mut total) = (vec![0; 256 << 10], 0_usize);
+        while let Ok(length @ 1..) = other.read(&mut buffer).await {
+            total += length;
+        }
+        total
+    });
+    write_guest(&mut engine, noise).await;
+    engine.shutdown().await.unwrap();
+    let total = reading.await.unwrap();
+    let seconds = began.elapsed().as_secs_f64();
+    #[allow(clippy::cast_precision_loss, reason = "a figure for people")]
+    let rate = total as f64 / seconds / 1e6;
+    let status = until(&source, Status::has_sent_everything).await;
+    let wire = status.channels[0].outgoing.wire_bytes >> 20;
+    println!("{connections} connections: {rate:.0} MB/s, {seconds:.2} s, {wire} MiB on the wire");
+    [source, target]
+}
+
+/// 16 MiB, of which every so manieth byte is noise.
+fn noise(every: usize) -> Vec<u8> {
+    let mut bytes = vec![0; 16 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    for (index, byte) in bytes.iter_mut().enumerate().filter(|(index, _)| index % every > 0) {
+        *byte = b"a page of a guest"[index % 17];
+    }
+    bytes
+}
+
+/// Writes what an engine writes of a guest of 1 GiB: no two pages are the same.
+async fn write_guest(engine: &mut UnixStream, noise: &[u8]) {
+    const PAGES: u64 = 1 << 18;
+    const WRITE_BYTES: usize = 256 << 10;
+    let mut stream = b"QEVM\0\0\0\x03\x07\0\0\0\x02pc".to_vec();
+    stream.extend(b"\x01\0\0\0\x02\x03ram\0\0\0\0\0\0\0\x04");
+    stream.extend(((PAGES << 12) | 4).to_be_bytes());
+    stream.extend(b"\x06pc.ram");
+    stream.extend((PAGES << 12).to_be_bytes());
+    for (page, bytes) in (0..PAGES).zip(noise.chunks(4096).cycle()) {
+        stream.extend(((page << 12) | 8).to_be_bytes());
+        stream.extend(b"\x06pc.ram");
+        stream.extend(page.to_be_bytes());
+        stream.extend(&bytes[8..]);
+        if stream.len() >= WRITE_BYTES {
+            engine.write_all(&stream).await.unwrap();
+            stream.clear();
+        }
+    }
+    engine.write_all(&stream).await.unwrap();
+}
+
+/// Says what the processes have taken, and ends them.
+async fn end_and_tell(controls: [Control; 2]) {
+    for control in controls {
         let pid = pid_of(control.directory()).await;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

@@ -12,6 +12,11 @@
 //!                             `-> digest equal?  -- yes ----> bytes to the engine, ack
 //!                                                `- no -----> `Differs`: the attempt is over
 //! ```
+//!
+//! Batches may be dealt to several connections, and then overtake each other: those that come
+//! before their turn wait for it here. On one connection that is a mistake.
+
+mod early;
 
 use crate::batch::{self, BatchError, Overrides, Read};
 use crate::codec::{UnpackError, Unpacker};
@@ -19,6 +24,9 @@ use crate::frame::{AGAIN_PAGES_MAX, Batch, CHECK_BYTES, Frame};
 use crate::shelf::Shelf;
 use crate::split::PAGE_BYTES;
 use crate::window::WINDOW_BYTES_MAX;
+use early::Early;
+
+pub use early::EARLY_BATCHES_MAX;
 
 /// Bytes that may wait for the engine here. More means that the source ignores its window.
 pub const WAITING_BYTES_MAX: u64 = WINDOW_BYTES_MAX + (2 << 20);
@@ -58,6 +66,14 @@ pub enum ReceiveError {
     Unexpected,
 }
 
+/// What the source said of the whole stream.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    batches: u64,
+    stream_bytes: u64,
+    digest: [u8; 32],
+}
+
 /// Rebuilds a stream. See the module.
 pub struct Receiver {
     shelf: Box<dyn Shelf>,
@@ -76,6 +92,10 @@ pub struct Receiver {
     asked: u32,
     /// Pages asked for and not yet supplied.
     awaited: usize,
+    /// Other connections have joined the first: batches may overtake each other, and the end them.
+    is_joined: bool,
+    early: Early,
+    held_end: Option<End>,
     ended: bool,
     is_done_sent: bool,
     is_stopped: bool,
@@ -96,6 +116,9 @@ impl Receiver {
             overrides: Overrides::new(),
             asked: 0,
             awaited: 0,
+            is_joined: false,
+            early: Early::default(),
+            held_end: None,
             ended: false,
             is_done_sent: false,
             is_stopped: false,
@@ -104,12 +127,27 @@ impl Receiver {
         }
     }
 
+    /// Another connection has joined the first, until [`Receiver::on_reconnect`]. Everything but
+    /// batches still comes on the first.
+    pub fn on_join(&mut self) {
+        self.is_joined = true;
+    }
+
+    /// Returns whether there is more than one connection.
+    pub fn is_joined(&self) -> bool {
+        self.is_joined
+    }
+
     /// Takes a frame of the source and returns the bytes for the engine, in order. The caller
-    /// writes them and says with [`Receiver::on_accepted`] how far it came.
+    /// writes them and says with [`Receiver::on_accepted`] how far it came. With several
+    /// connections there may be more, in [`Receiver::poll_early`].
     pub fn on_frame(&mut self, frame: Frame) -> Result<Vec<u8>, ReceiveError> {
         match frame {
             Frame::Batch(_) | Frame::Supply { .. } | Frame::End { .. } if self.is_stopped => {
                 Ok(Vec::new())
+            }
+            Frame::Batch(batch) if self.is_joined && batch.number > self.next => {
+                self.on_early(batch).map(|()| Vec::new())
             }
             Frame::Batch(batch) => self.on_batch(&batch),
             Frame::Supply { batch, pages } => {
@@ -123,7 +161,7 @@ impl Receiver {
                 Ok(Vec::new())
             }
             Frame::End { batches, stream_bytes, digest } => {
-                self.on_end(batches, stream_bytes, digest).map(|()| Vec::new())
+                self.on_end(End { batches, stream_bytes, digest }).map(|()| Vec::new())
             }
             Frame::Ack { .. }
             | Frame::Again { .. }
@@ -133,6 +171,22 @@ impl Receiver {
             | Frame::Ping { .. }
             | Frame::Pong { .. } => Err(ReceiveError::Unexpected),
         }
+    }
+
+    /// Returns the bytes of a batch that came before its turn, if that is now. To be called after
+    /// each frame until it returns none.
+    pub fn poll_early(&mut self) -> Result<Option<Vec<u8>>, ReceiveError> {
+        if self.is_stopped {
+            self.early.clear();
+            return Ok(None);
+        }
+        if let Some(batch) = self.early.take(self.next) {
+            return self.on_batch(&batch).map(Some);
+        }
+        if let Some(end) = self.held_end.take_if(|end| end.batches <= self.next) {
+            self.on_end(end)?;
+        }
+        Ok(None)
     }
 
     /// The engine wants no more: what still comes is dropped, and the source told.
@@ -155,6 +209,8 @@ impl Receiver {
     pub fn on_reconnect(&mut self) -> Frame {
         self.replies.clear();
         self.overrides.clear();
+        self.early.clear();
+        (self.is_joined, self.held_end) = (false, None);
         (self.asked, self.awaited, self.is_done_sent, self.ack_due) = (0, 0, false, false);
         if self.is_stopped {
             self.replies.push(Frame::Stop);
@@ -208,15 +264,33 @@ impl Receiver {
         if number != self.next || self.ended {
             return Err(ReceiveError::OutOfOrder { expected: self.next, found: number });
         }
-        let waiting_bytes = self.stream_bytes - self.accepted_bytes + u64::from(batch.stream_bytes);
-        if waiting_bytes > WAITING_BYTES_MAX {
-            return Err(ReceiveError::WindowIgnored { waiting_bytes });
-        }
+        self.check_window(batch)?;
         let read = self.read(batch)?;
         if !read.missing.is_empty() {
             return self.ask_again(number, read.missing).map(|()| Vec::new());
         }
         self.accept(batch, read)
+    }
+
+    fn check_window(&self, batch: &Batch) -> Result<(), ReceiveError> {
+        let waiting_bytes = self.stream_bytes - self.accepted_bytes
+            + self.early.stream_bytes()
+            + u64::from(batch.stream_bytes);
+        match waiting_bytes {
+            0..=WAITING_BYTES_MAX => Ok(()),
+            _ => Err(ReceiveError::WindowIgnored { waiting_bytes }),
+        }
+    }
+
+    /// Keeps a batch that has overtaken the one that is due.
+    fn on_early(&mut self, batch: Batch) -> Result<(), ReceiveError> {
+        let (expected, found) = (self.next, batch.number);
+        let is_behind_end = self.held_end.is_some_and(|end| found >= end.batches);
+        self.check_window(&batch)?;
+        if self.ended || is_behind_end || !self.early.put(batch, expected) {
+            return Err(ReceiveError::OutOfOrder { expected, found });
+        }
+        Ok(())
     }
 
     fn read(&mut self, batch: &Batch) -> Result<Read, ReceiveError> {
@@ -262,25 +336,27 @@ impl Receiver {
         Ok(read.stream)
     }
 
-    fn on_end(
-        &mut self,
-        expected_batches: u64,
-        expected_bytes: u64,
-        digest: [u8; 32],
-    ) -> Result<(), ReceiveError> {
+    fn on_end(&mut self, end: End) -> Result<(), ReceiveError> {
         if self.asked > 0 {
             return Ok(()); // It comes again, after the batch we asked for.
         }
         let (batches, bytes) = (self.next, self.stream_bytes);
-        if (expected_batches, expected_bytes) != (batches, bytes) {
+        if self.is_joined && end.batches > batches {
+            if let Some(found) = self.early.last().filter(|last| *last >= end.batches) {
+                return Err(ReceiveError::OutOfOrder { expected: batches, found });
+            }
+            self.held_end = Some(end);
+            return Ok(());
+        }
+        if (end.batches, end.stream_bytes) != (batches, bytes) {
             return Err(ReceiveError::EndsEarly {
-                expected_bytes,
+                expected_bytes: end.stream_bytes,
                 bytes,
-                expected_batches,
+                expected_batches: end.batches,
                 batches,
             });
         }
-        if *self.hasher.finalize().as_bytes() != digest {
+        if *self.hasher.finalize().as_bytes() != end.digest {
             return Err(ReceiveError::Differs { batch: batches, from: 0, to: bytes });
         }
         self.ended = true;

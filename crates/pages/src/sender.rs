@@ -12,6 +12,9 @@
 //! more than [`Sender::room`] says, it calls [`Sender::flush`] when the engine has written nothing
 //! for a millisecond (the engines answer each other, and what they wait for may be in an open
 //! batch), and it polls for frames after every call.
+//!
+//! Where one core's TLS is less than the link, batches may be dealt to other connections, too
+//! ([`Sender::poll_batch`]): they are numbered, and the target puts them in order.
 
 mod encoder;
 mod index;
@@ -27,6 +30,7 @@ use crate::codec::{Codec, Packer, Packing};
 use crate::digest::PageDigest;
 use crate::frame::{AGAIN_PAGES_MAX, Batch, CHECK_BYTES, Frame, SUPPLY_PAGES_MAX};
 use crate::parts::Parts;
+use crate::receiver::EARLY_BATCHES_MAX;
 use crate::split::{Boundary, PAGE_BYTES, Place, Split};
 use crate::window::{WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
 use encoder::{Closed, Encoder};
@@ -193,6 +197,8 @@ pub struct Sender {
     sealed_bytes: u64,
     accepted_bytes: u64,
     supplies: VecDeque<Frame>,
+    /// The batch they belong to: it must not overtake them.
+    asked: Option<u64>,
     /// By number, as other cores give batches back in any order.
     kept: BTreeMap<u64, Kept>,
     kept_next: u64,
@@ -223,6 +229,7 @@ impl Sender {
             sealed_bytes: 0,
             accepted_bytes: 0,
             supplies: VecDeque::new(),
+            asked: None,
             kept: BTreeMap::new(),
             kept_next: 0,
             is_cut: false,
@@ -389,6 +396,16 @@ impl Sender {
         None
     }
 
+    /// Returns the next bytes for the target that may travel on another connection than the first,
+    /// and overtake what travels there: batches only.
+    pub fn poll_batch(&mut self) -> Option<Bytes> {
+        let is_silent = self.is_cut || self.phase == Phase::Stopped;
+        if is_silent || self.cursor == self.end() || self.asked == Some(self.cursor) {
+            return None;
+        }
+        self.next_batch()
+    }
+
     /// Returns the next packed batch for the page store, if the sender keeps them. Each comes once,
     /// and in order.
     pub fn poll_kept(&mut self) -> Option<Kept> {
@@ -446,6 +463,7 @@ impl Sender {
     pub fn on_reconnect(&mut self) {
         self.is_cut = true;
         self.supplies.clear();
+        self.asked = None;
     }
 
     /// Returns whether the target has compared the whole stream and its engine has taken it.
@@ -504,6 +522,9 @@ impl Sender {
     }
 
     fn next_batch(&mut self) -> Option<Bytes> {
+        if self.cursor - self.first >= EARLY_BATCHES_MAX {
+            return None; // It could overtake that many, and the target would have no place for it.
+        }
         let index = usize::try_from(self.cursor - self.first).expect("the queue is short");
         if let Stage::Plain(plain) = &mut self.sealed[index].stage {
             let plain = std::mem::take(plain);
@@ -519,6 +540,7 @@ impl Sender {
         if std::mem::replace(&mut sealed.is_sent, true) {
             self.counts.repeat_bytes += frame.len() as u64;
         }
+        self.asked.take_if(|asked| *asked == self.cursor);
         self.cursor += 1;
         Some(frame)
     }
@@ -566,6 +588,7 @@ impl Sender {
         }
         self.encoder.on_asked(offsets.len() as u64);
         self.cursor = batch;
+        self.asked = Some(batch);
         self.repeat_end();
         Ok(())
     }

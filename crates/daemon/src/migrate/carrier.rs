@@ -6,18 +6,19 @@
 //!
 //! - The **tunnel** carries the engine's channels untouched, in two channels compressed by the
 //!   engine where the link is slower than that.
-//! - **Pages** looks into one channel: what the target holds does not travel, links that are lost
-//!   are made again, and an image is kept for the guest's return. It costs more of the processors,
-//!   so it is for links that are slower than they are, and for guests that come back.
+//! - **Pages** looks into one channel, which may travel over several connections: what the target
+//!   holds does not travel, lost links are made again, and an image is kept for its return. It
+//!   costs more of the processors, so it is for links that are slower than they are, and for
+//!   guests that come back.
 
 use crate::blocks;
 use crate::daemon::Daemon;
 use crate::guests::GuestTask;
-use crate::migrate::Planned;
+use crate::migrate::{Planned, Role};
 use crate::pages;
 use crate::story::About;
 use std::time::SystemTime;
-use whimbrel_link::carrier::{Control, Pages, Way};
+use whimbrel_link::carrier::{Control, PAGES_CONNECTIONS_MAX, Pages, Way};
 use whimbrel_link::wire::{CarrierKind, Offer};
 use whimbrel_model::id::HandoffId;
 use whimbrel_model::plan;
@@ -39,6 +40,14 @@ pub(crate) struct Wish {
     pub(crate) carrier: Option<CarrierKind>,
     pub(crate) channels: Option<u32>,
     pub(crate) bandwidth: Option<Bytes>,
+}
+
+impl Wish {
+    /// Over how many connections a stream of pages travels. One is what pays with two cores; see
+    /// `docs/benchmarks.md`.
+    pub(super) fn pages_connections(self) -> u32 {
+        self.channels.unwrap_or(1).clamp(1, PAGES_CONNECTIONS_MAX)
+    }
 }
 
 /// How memory will travel.
@@ -68,13 +77,17 @@ impl Planned {
         let (carrier, reason) = match wish.carrier {
             Some(carrier) => (carrier, "as was asked for".to_owned()),
             None if wish.channels.is_some_and(|channels| channels > 1) => {
-                (CarrierKind::Tunnel, "pages has one channel".to_owned())
+                (CarrierKind::Tunnel, "so many channels were asked for".to_owned())
             }
             None => carrier_for(self.held.as_ref(), rate),
         };
         match carrier {
             CarrierKind::Pages => {
-                Choice { carrier, channels: 1, reason: format!("pages: {reason}") }
+                let how = match wish.pages_connections() {
+                    1 => "pages".to_owned(),
+                    count => format!("pages, {count} connections"),
+                };
+                Choice { carrier, channels: 1, reason: format!("{how}: {reason}") }
             }
             CarrierKind::Tunnel => {
                 let compresses = self.has_multifd_zstd && plan::compression_pays(rate);
@@ -111,6 +124,14 @@ pub(super) fn carrier_for(
 }
 
 impl GuestTask {
+    /// What was asked for of the journey under way; nothing where the guest comes.
+    fn wish(&self) -> Wish {
+        match self.journey.as_ref().map(|journey| &journey.role) {
+            Some(Role::Source(order)) => order.wish,
+            Some(Role::Planning(_) | Role::Target | Role::Resumed { .. }) | None => Wish::default(),
+        }
+    }
+
     /// Returns what the carrying process of this side is told of the way.
     pub(super) async fn way(&self, offer: &Offer, rate: Option<Bytes>) -> Way {
         if offer.carrier == CarrierKind::Tunnel {
@@ -131,6 +152,7 @@ impl GuestTask {
             image_bytes_max,
             is_reused: keeps,
             link_bytes_per_s: rate.map(|Bytes(bytes)| bytes),
+            connections: self.wish().pages_connections(),
             disks: self
                 .papers
                 .as_ref()

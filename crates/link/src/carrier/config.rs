@@ -38,6 +38,9 @@ pub enum Way {
     Pages(Pages),
 }
 
+/// A stream of pages travels over no more connections than this.
+pub const PAGES_CONNECTIONS_MAX: u32 = 8;
+
 /// What a stream of pages may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pages {
@@ -50,6 +53,9 @@ pub struct Pages {
     pub is_reused: bool,
     /// Of the source: bytes a second the link carries, if that was measured.
     pub link_bytes_per_s: Option<u64>,
+    /// Of the source: over how many connections the stream travels, at most
+    /// [`PAGES_CONNECTIONS_MAX`].
+    pub connections: u32,
     /// The guest's disks, where pages that lie on them may travel as references.
     pub disks: Option<Disks>,
 }
@@ -148,7 +154,14 @@ struct RawPages {
     image_bytes_max: Option<u64>,
     is_reused: bool,
     link_bytes_per_s: Option<u64>,
+    #[serde(default = "one")]
+    connections: u32,
     disks: Option<Disks>,
+}
+
+/// What releases did that did not write how many.
+fn one() -> u32 {
+    1
 }
 
 #[derive(Serialize, Deserialize)]
@@ -191,6 +204,7 @@ impl From<&Config> for Raw {
                     image_bytes_max: pages.image_bytes_max,
                     is_reused: pages.is_reused,
                     link_bytes_per_s: pages.link_bytes_per_s,
+                    connections: pages.connections,
                     disks: pages.disks.clone(),
                 }),
             },
@@ -221,6 +235,7 @@ impl From<Raw> for Config {
                     image_bytes_max: pages.image_bytes_max,
                     is_reused: pages.is_reused,
                     link_bytes_per_s: pages.link_bytes_per_s,
+                    connections: pages.connections,
                     disks: pages.disks,
                 }),
             },

@@ -54,6 +54,7 @@ const SHELF: u8 = 11;
 const TUNNEL: u8 = 1;
 const PAGES: u8 = 2;
 const RESUME: u8 = 3;
+const JOIN: u8 = 4;
 
 /// OPEN without what is known and kept of images.
 const OPEN_BYTES_MIN: usize = 23;
@@ -96,6 +97,8 @@ pub(super) enum OpenWay {
     },
     /// A stream of pages goes on.
     Resume,
+    /// A stream of pages gets another connection besides.
+    Join,
 }
 
 /// What the target holds.
@@ -124,6 +127,11 @@ pub(super) enum FrameError {
 /// Returns the header of a DATA frame.
 pub(super) fn data_header(length: usize) -> [u8; HEADER_BYTES] {
     header(DATA, length)
+}
+
+/// Returns the bytes of READY, which a connection that joins a stream of pages begins with.
+pub(super) fn ready() -> Bytes {
+    Bytes::copy_from_slice(&header(READY, 0))
 }
 
 fn header(kind: u8, length: usize) -> [u8; HEADER_BYTES] {
@@ -268,6 +276,7 @@ fn way_bytes(way: &OpenWay) -> Vec<u8> {
     let (known, kept) = match way {
         OpenWay::Tunnel => return vec![TUNNEL],
         OpenWay::Resume => return vec![RESUME],
+        OpenWay::Join => return vec![JOIN],
         OpenWay::Pages { known, kept } => (known, kept),
     };
     let mut out = vec![PAGES, u8::from(known.is_some())];
@@ -288,6 +297,7 @@ fn read_way(body: &[u8]) -> Option<OpenWay> {
     let way = match *way {
         TUNNEL => OpenWay::Tunnel,
         RESUME => OpenWay::Resume,
+        JOIN => OpenWay::Join,
         PAGES => {
             let known = match take_flag(&mut rest)? {
                 true => Some((ManifestName::from_bytes(&take(&mut rest)?), take_key(&mut rest)?)),
@@ -347,6 +357,13 @@ mod tests {
                     kept: Some((ImageId([3; 16]), ImageKey::new([4; 32]))),
                 },
             }),
+            Frame::Open(Open {
+                version: VERSION,
+                channel: 0,
+                channels: 1,
+                handoff,
+                way: OpenWay::Join,
+            }),
             Frame::Ready,
             Frame::Shelf(Shelf { slots: 258, is_image_held: true, blocks: 515 }),
             Frame::Refused { reason: "no such engine".to_owned() },
@@ -373,8 +390,21 @@ mod tests {
             let bytes = bytes_of(std::slice::from_ref(frame));
             bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
         };
-        let [open, open_pages, ready, shelf, refused, data, ack, fin, end, stop, ping, pong] =
-            frames().try_into().unwrap();
+        let [
+            open,
+            open_pages,
+            open_join,
+            ready,
+            shelf,
+            refused,
+            data,
+            ack,
+            fin,
+            end,
+            stop,
+            ping,
+            pong,
+        ] = frames().try_into().unwrap();
         let handoff = "00000000000000000102030405060708";
         assert_eq!(hex(&open), format!("0100000000000017000300020003{handoff}01"));
         let (name, keys) = ("01".repeat(48), ["02", "04"].map(|byte| byte.repeat(32)));
@@ -383,6 +413,7 @@ mod tests {
             hex(&open_pages),
             format!("0100000000000099000300000001{handoff}0201{name}{}01{id}{}", keys[0], keys[1])
         );
+        assert_eq!(hex(&open_join), format!("0100000000000017000300000001{handoff}04"));
         assert_eq!(hex(&shelf), "0b00000000000009000001020100000203");
         assert_eq!(hex(&ready), "0200000000000000");
         assert_eq!(hex(&refused), "030000000000000e6e6f207375636820656e67696e65");

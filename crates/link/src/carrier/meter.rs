@@ -109,6 +109,12 @@ impl Meter {
         self.lock().status.resumed += 1;
     }
 
+    /// A stream of pages travels over so many connections.
+    pub(super) fn set_connections(&self, count: usize) {
+        let connections = &mut self.lock().status.connections;
+        *connections = (*connections).max(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
     pub(super) fn set_held_pages(&self, pages: u32) {
         self.lock().status.held_pages = pages;
     }

@@ -14,14 +14,21 @@
 //! target waits for it. What each side needs to go on is in the first frame of a new connection.
 //!
 //! The return path of the engine travels the same way, as a stream without pages.
+//!
+//! Where one core of TLS is less than the link, the source joins others to the first connection,
+//! once it has heard the target there, and deals batches to them; the [`Receiver`] puts them in
+//! order.
 
 pub(super) mod begin;
 mod giver;
+mod joins;
 pub(super) mod keeper;
 mod link;
 mod packers;
 
 use super::channel::{CarryError, Guard, RESUME_MAX, read_engine};
+use super::config::PAGES_CONNECTIONS_MAX;
+use super::frames::{self, OpenWay};
 use super::meter::Meter;
 use super::process::{Carrier, Connection, NoLink};
 use super::status::End;
@@ -29,8 +36,9 @@ use super::throttle::Throttle;
 use begin::Begin;
 use bytes::{Bytes, BytesMut};
 use giver::Giver;
+use joins::Joins;
 use keeper::Feed;
-use link::{Heard, Outgoing};
+use link::{Heard, Incoming, Outgoing};
 use packers::Packers;
 use rustix::net::Shutdown;
 use std::collections::VecDeque;
@@ -54,11 +62,21 @@ const PING_EVERY: Duration = Duration::from_millis(500);
 /// The first wait before dialling again, doubled each time up to the longest.
 const REDIAL_FIRST: Duration = Duration::from_millis(50);
 const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// After so many cuts one connection has to do: what lies between the hosts may not like several.
+pub(super) const JOINED_CUTS_MAX: u32 = 8;
 
 /// Where the next connection comes from.
 pub(super) enum Links {
     Dial(Arc<Carrier>),
-    Wait(mpsc::Receiver<Connection>),
+    Wait(mpsc::Receiver<Coming>),
+}
+
+/// A connection of the source, and what for.
+pub(super) enum Coming {
+    /// It takes the place of all there were.
+    Resumes(Connection),
+    /// It comes besides. The source has not heard yet that this side is ready.
+    Joins(Connection),
 }
 
 /// How a connection ended.
@@ -92,12 +110,15 @@ pub(super) struct Stream {
     link_full: Option<Instant>,
     /// Pings, and what begins a connection; before everything else.
     small: VecDeque<Bytes>,
+    /// Of the source: how many connections there shall be.
+    connections: u32,
+    cuts: u32,
 }
 
 impl Stream {
     pub(super) fn new(begin: Begin) -> Self {
         let Begin { engine, sender, receiver, image, census, .. } = begin;
-        let Begin { meter, throttle, link_bytes_per_s, .. } = begin;
+        let Begin { meter, throttle, link_bytes_per_s, connections, .. } = begin;
         let engine = Arc::new(Guard(engine));
         Self {
             giver: Giver::new(engine.clone()),
@@ -116,6 +137,8 @@ impl Stream {
             is_input_over: false,
             link_full: None,
             small: VecDeque::new(),
+            connections,
+            cuts: 0,
         }
     }
 
@@ -134,7 +157,7 @@ impl Stream {
                 Over::Replaced(connection) => *connection,
                 Over::Finished => match &mut links {
                     Links::Dial(_) => return Ok(()),
-                    Links::Wait(connections) => match connections.recv().await {
+                    Links::Wait(coming) => match resuming(coming).await {
                         Some(connection) => connection,
                         None => return Ok(()),
                     },
@@ -153,6 +176,10 @@ impl Stream {
         self.sender.on_reconnect();
         self.small.push_back(self.receiver.on_reconnect().encode());
         self.meter.resumed();
+        self.cuts += 1;
+        if self.cuts == JOINED_CUTS_MAX {
+            self.connections = 1;
+        }
     }
 
     async fn over(
@@ -160,14 +187,15 @@ impl Stream {
         connection: Connection,
         links: &mut Links,
     ) -> Result<Over, CarryError> {
-        let (outgoing, mut incoming) =
+        let (mut outgoing, mut incoming) =
             link::open(connection, self.meter.clone(), self.throttle.clone());
+        let mut joins = Joins::new(links, self.connections - 1);
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.note_ends();
             let has_more = self.say(&outgoing);
-            self.watch_link(has_more);
+            self.watch_link(has_more && outgoing.is_full());
             if self.meter.has_ended() && !has_more {
                 drop(outgoing);
                 incoming.close().await;
@@ -178,7 +206,10 @@ impl Stream {
             tokio::select! {
                 biased;
                 heard = incoming.next(), if has_room(self.census.as_ref()) => match heard {
-                    Heard::Frame(frame) => self.on_frame(frame)?,
+                    Heard::Frame(frame) => {
+                        joins.go_on();
+                        self.on_frame(frame)?;
+                    }
                     Heard::Lost(error) => return Ok(Over::Lost(error)),
                     Heard::Wrong(error) => return Err(error),
                 },
@@ -188,7 +219,13 @@ impl Stream {
                     self.sender.set_codec(self.packers.codec(std::time::Instant::now()));
                 }
                 _ = ping.tick() => {
-                    self.small.push_back(Frame::Ping { number: self.meter.age_us() }.encode());
+                    let ping = Frame::Ping { number: self.meter.age_us() }.encode();
+                    outgoing.say_on_others(&ping);
+                    self.small.push_back(ping);
+                }
+                joined = joins.next() => {
+                    self.receiver.on_join();
+                    incoming.join(&mut outgoing, joined);
                 }
                 () = freed(self.image.as_ref()) => {}
                 () = freed(self.census.as_ref()) => {}
@@ -200,9 +237,26 @@ impl Stream {
                     self.flush_at = None;
                     self.sender.flush();
                 }
-                connection = links.replaced() => return Ok(Over::Replaced(Box::new(connection))),
+                coming = links.coming() => match coming {
+                    Coming::Resumes(connection) => {
+                        return Ok(Over::Replaced(Box::new(connection)));
+                    }
+                    Coming::Joins(connection) => {
+                        self.let_join(&mut outgoing, &mut incoming, connection);
+                    }
+                }
             }
         }
+    }
+
+    /// Takes another connection of the source. From before it is told so, batches may be early.
+    fn let_join(&mut self, outgoing: &mut Outgoing, incoming: &mut Incoming, link: Connection) {
+        if outgoing.len() >= PAGES_CONNECTIONS_MAX as usize {
+            return tracing::warn!("the other side makes too many connections; one is closed");
+        }
+        self.receiver.on_join();
+        incoming.join(outgoing, link);
+        outgoing.say_on_last(frames::ready());
     }
 
     /// Returns how much to read from the engine now; 0: not yet.
@@ -225,6 +279,14 @@ impl Stream {
         while link.takes_more() {
             let Some(frame) = self.next_frame() else { return false };
             link.say(frame);
+        }
+        // Only a source has more of them than pays for one.
+        if self.connections > 1 {
+            link.deal(|| {
+                let frame = self.sender.poll_batch()?;
+                self.note_sent();
+                Some(frame)
+            });
         }
         true
     }
@@ -255,10 +317,14 @@ impl Stream {
             return Some(reply.encode());
         }
         let frame = self.sender.poll_frame()?;
+        self.note_sent();
+        Some(frame)
+    }
+
+    fn note_sent(&mut self) {
         let counts = self.sender.counts();
         let fresh = counts.frame_bytes - counts.repeat_bytes - self.wire.sent();
         self.wire.send(fresh, self.born.elapsed());
-        Some(frame)
     }
 
     fn on_read(&mut self, length: usize) {
@@ -280,12 +346,11 @@ impl Stream {
     fn on_frame(&mut self, frame: Frame) -> Result<(), CarryError> {
         match frame {
             Frame::Batch(_) | Frame::Supply { .. } | Frame::End { .. } => {
-                let stream = Bytes::from(self.receiver.on_frame(frame)?);
-                self.meter.came(stream.len() as u64, std::time::Instant::now());
-                if let Some(census) = self.census.as_ref().filter(|_| !stream.is_empty()) {
-                    census.put(stream.clone());
+                let stream = self.receiver.on_frame(frame)?;
+                self.give(stream);
+                while let Some(stream) = self.receiver.poll_early()? {
+                    self.give(stream);
                 }
-                self.giver.put(stream);
             }
             Frame::Ping { number } => self.small.push_back(Frame::Pong { number }.encode()),
             Frame::Pong { number } => {
@@ -304,6 +369,16 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// Hands to the engine what was rebuilt for it.
+    fn give(&self, stream: Vec<u8>) {
+        let stream = Bytes::from(stream);
+        self.meter.came(stream.len() as u64, std::time::Instant::now());
+        if let Some(census) = self.census.as_ref().filter(|_| !stream.is_empty()) {
+            census.put(stream.clone());
+        }
+        self.giver.put(stream);
     }
 
     /// Follows what the other side has taken.
@@ -368,20 +443,31 @@ impl Links {
         let connection = tokio::time::timeout(RESUME_MAX, async {
             match self {
                 Links::Dial(carrier) => dial(carrier).await,
-                Links::Wait(connections) => connections.recv().await.ok_or(CarryError::NotResumed),
+                Links::Wait(coming) => resuming(coming).await.ok_or(CarryError::NotResumed),
             }
         });
         connection.await.unwrap_or(Err(CarryError::NotResumed))
     }
 
-    /// Returns a connection that takes the place of one that may still seem alive here.
-    async fn replaced(&mut self) -> Connection {
+    /// Returns a connection that takes the place of one that may still seem alive here, or joins
+    /// it.
+    async fn coming(&mut self) -> Coming {
         match self {
             Links::Dial(_) => std::future::pending().await,
-            Links::Wait(connections) => match connections.recv().await {
-                Some(connection) => connection,
+            Links::Wait(coming) => match coming.recv().await {
+                Some(coming) => coming,
                 None => std::future::pending().await,
             },
+        }
+    }
+}
+
+/// Returns the next connection that takes the place of others. One that would join those that are
+/// lost is closed, and its source learns that it is not needed.
+async fn resuming(coming: &mut mpsc::Receiver<Coming>) -> Option<Connection> {
+    loop {
+        if let Coming::Resumes(connection) = coming.recv().await? {
+            return Some(connection);
         }
     }
 }
@@ -389,7 +475,7 @@ impl Links {
 async fn dial(carrier: &Carrier) -> Result<Connection, CarryError> {
     let mut wait = REDIAL_FIRST;
     loop {
-        match carrier.resume().await {
+        match carrier.link_for_pages(OpenWay::Resume).await {
             Ok(connection) => return Ok(connection),
             Err(NoLink::Refused(reason)) => return Err(CarryError::Refused { reason }),
             Err(NoLink::Unreachable(problem)) => {

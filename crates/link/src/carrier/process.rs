@@ -16,7 +16,7 @@ use super::frames::{Frame, Open, OpenWay, Parser, REASON_BYTES_MAX, VERSION};
 use super::meter::Meter;
 use super::pages::begin::{self, Begin, Known};
 use super::pages::keeper::{Keeper, Moved};
-use super::pages::{Links, Stream};
+use super::pages::{Coming, Links, Stream};
 use super::server;
 use super::status::Status;
 use super::throttle::Throttle;
@@ -52,8 +52,9 @@ pub(super) type Link = TlsStream<TcpStream>;
 /// A connection that is open, and what was read from it behind the greeting.
 pub(super) type Connection = (Link, BytesMut);
 
-/// Connections that may wait to take the place of a lost one: only the newest is of use.
-const RESUMPTIONS_MAX: usize = 2;
+/// Connections that may wait for a stream: one that joins it, and of those that take the place of
+/// a lost one only the newest is of use.
+const COMING_MAX: usize = 4;
 
 /// One carrying process.
 pub(super) struct Carrier {
@@ -75,8 +76,8 @@ struct State {
     running: usize,
     /// Keeps the guest's memory, or what is known of it.
     keeper: Option<Keeper>,
-    /// Where a stream of pages waits for connections that go on with it.
-    resumptions: Option<mpsc::Sender<Connection>>,
+    /// Where a stream of pages waits for connections that go on with it, or join it.
+    coming: Option<mpsc::Sender<Coming>>,
     /// The address of the peer that answered last.
     best: Option<SocketAddr>,
     problem: Option<String>,
@@ -92,7 +93,7 @@ impl Carrier {
             is_opening: false,
             running: 0,
             keeper: None,
-            resumptions: None,
+            coming: None,
             best: None,
             problem: None,
             is_closing: false,
@@ -290,9 +291,9 @@ impl Carrier {
         }
     }
 
-    /// Makes a new link for the stream of pages.
-    pub(super) async fn resume(&self) -> Result<Connection, NoLink> {
-        match self.open_link(0, OpenWay::Resume).await? {
+    /// Makes a new link for the stream of pages, instead of the others or besides them.
+    pub(super) async fn link_for_pages(&self, way: OpenWay) -> Result<Connection, NoLink> {
+        match self.open_link(0, way).await? {
             (Frame::Ready, connection) => Ok(connection),
             _ => Err(NoLink::Refused(NOT_ASKED.to_owned())),
         }
@@ -361,8 +362,8 @@ impl Carrier {
             return Err("it did not open a channel".to_owned());
         };
         // From here on it is the peer who speaks, and an error is an error of the attempt.
-        if open.way == OpenWay::Resume {
-            return self.receive_resumption(&open, link, rest).await;
+        if matches!(open.way, OpenWay::Resume | OpenWay::Join) {
+            return self.receive_for_pages(&open, link, rest).await;
         }
         let (path, _turn) = self.take_turn()?;
         let opened = match self.check(&open) {
@@ -392,8 +393,8 @@ impl Carrier {
                 let throttle = self.throttle.clone();
                 let (begin, keeper) =
                     begin::target(engine, pages, shelf, kept.clone(), &self.config, throttle);
-                let (resumptions, links) = mpsc::channel(RESUMPTIONS_MAX);
-                self.lock().resumptions = Some(resumptions);
+                let (coming, links) = mpsc::channel(COMING_MAX);
+                self.lock().coming = Some(coming);
                 self.start_stream(begin, keeper, (link, rest), Links::Wait(links));
             }
             (OpenWay::Tunnel, Way::Tunnel) => {
@@ -405,20 +406,24 @@ impl Carrier {
         Ok(())
     }
 
-    /// Gives a new link to the stream of pages that has lost its own.
-    async fn receive_resumption(
+    /// Gives a new link to the stream of pages that has lost its own, or wants others besides.
+    async fn receive_for_pages(
         &self,
         open: &Open,
         mut link: Link,
         rest: BytesMut,
     ) -> Result<(), String> {
-        let resumptions = self.lock().resumptions.clone();
-        match resumptions {
-            Some(resumptions)
-                if open.handoff == self.config.handoff && !resumptions.is_closed() =>
-            {
-                send(&mut link, &Frame::Ready).await.map_err(|e| chain(&e))?;
-                let outcome = resumptions.try_send((link, rest));
+        let coming = self.lock().coming.clone();
+        match coming {
+            Some(coming) if open.handoff == self.config.handoff && !coming.is_closed() => {
+                let connection = if open.way == OpenWay::Join {
+                    // The stream itself says that it is ready: what it says before is in order.
+                    Coming::Joins((link, rest))
+                } else {
+                    send(&mut link, &Frame::Ready).await.map_err(|e| chain(&e))?;
+                    Coming::Resumes((link, rest))
+                };
+                let outcome = coming.try_send(connection);
                 outcome.map_err(|_| "too many links came for one stream".to_owned())
             }
             _ => refuse(link, "there is no stream here to go on with".to_owned()).await,

@@ -39,6 +39,8 @@ pub struct ChannelStatus {
     pub held_pages: u32,
     /// How often its link was lost and made again.
     pub resumed: u32,
+    /// Over how many connections its pages have travelled at once, at most; 0 before the first.
+    pub connections: u32,
 }
 
 /// One direction of one channel.
@@ -123,6 +125,8 @@ struct RawChannel {
     pages: Option<RawCounts>,
     held_pages: u32,
     resumed: u32,
+    #[serde(default)]
+    connections: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -172,6 +176,7 @@ impl From<&Status> for Raw {
             pages: channel.pages.map(RawCounts::from),
             held_pages: channel.held_pages,
             resumed: channel.resumed,
+            connections: channel.connections,
         };
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Raw {
@@ -203,6 +208,7 @@ impl From<Raw> for Status {
             pages: channel.pages.map(Counts::from),
             held_pages: channel.held_pages,
             resumed: channel.resumed,
+            connections: channel.connections,
         };
         Status {
             channels: raw.channels.into_iter().map(channel).collect(),

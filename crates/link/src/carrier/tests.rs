@@ -52,9 +52,22 @@ impl Hosts {
     }
 }
 
-/// Where the link is cut: after so many bytes from the source.
+/// Where each link is cut: after so many bytes from the source.
 #[derive(Clone, Copy)]
 struct CutAfter(usize);
+
+/// What befalls links, in the order in which they are made; the last befalls all that follow.
+#[derive(Clone)]
+enum Fate {
+    Whole,
+    Cut(Vec<CutAfter>),
+}
+
+impl From<Option<CutAfter>> for Fate {
+    fn from(cut: Option<CutAfter>) -> Self {
+        cut.map_or(Fate::Whole, |cut| Fate::Cut(vec![cut]))
+    }
+}
 
 impl Pair {
     async fn new(connections: u32, cut: Option<CutAfter>) -> Self {
@@ -75,6 +88,7 @@ impl Pair {
                 is_reused: true,
                 disks: None,
                 link_bytes_per_s: None,
+                connections: 1,
             })
         })
         .await
@@ -83,7 +97,7 @@ impl Pair {
     async fn on_way(
         hosts: &Hosts,
         connections: u32,
-        cut: Option<CutAfter>,
+        fate: impl Into<Fate>,
         way: impl Fn(&Path) -> Way,
     ) -> Self {
         let paths = hosts.names.map(|name| hosts.home.path().join(name));
@@ -118,7 +132,7 @@ impl Pair {
             }));
             is_ready.await.unwrap();
         }
-        tokio::spawn(hand_over(port, target.clone(), cut));
+        tokio::spawn(hand_over(port, target.clone(), fate.into()));
         let _home = hosts.home.clone();
         Self { source, target, source_engine, target_engine: listener, _home }
     }
@@ -144,13 +158,14 @@ impl Pair {
     }
 }
 
-/// What the daemon of the target does, with a link that may be cut.
-async fn hand_over(port: TcpListener, target: Arc<Carrier>, cut: Option<CutAfter>) {
-    loop {
+/// What the daemon of the target does, with links that may be cut.
+async fn hand_over(port: TcpListener, target: Arc<Carrier>, fate: Fate) {
+    for number in 0.. {
         let (outer, _) = port.accept().await.unwrap();
-        match cut {
-            None => target.adopt(outer.into_std().unwrap()),
-            Some(cut) => {
+        match &fate {
+            Fate::Whole => target.adopt(outer.into_std().unwrap()),
+            Fate::Cut(cuts) => {
+                let cut = cuts[cuts.len().min(number + 1) - 1];
                 let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let near = TcpStream::connect(inner.local_addr().unwrap()).await.unwrap();
                 target.adopt(inner.accept().await.unwrap().0.into_std().unwrap());

@@ -3,10 +3,11 @@
 
 //! Both ends of a stream with a link between them that may be cut anywhere.
 
+mod shelves;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
-use whimbrel_pages::blocks::Blocks;
 use whimbrel_pages::codec::{Codec, Packer, Unpacker};
 use whimbrel_pages::digest::PageDigest;
 use whimbrel_pages::frame::{Frame, FrameReader};
@@ -18,6 +19,7 @@ use whimbrel_pages::shelf::{MemoryShelf, Shelf, SlotLost};
 use whimbrel_pages::split::{PAGE_BYTES, Page, Piece, Place};
 use whimbrel_pages::window::WINDOW_BYTES_MAX;
 
+use self::shelves::{Digests, Disk, LossyShelf};
 use crate::streams::{Format, Qemu, Xen, recorded};
 
 /// Numbers that look random, from a seed.
@@ -36,68 +38,6 @@ impl Dice {
     }
 }
 
-/// A shelf that loses every page with a certain chance.
-struct LossyShelf {
-    shelf: MemoryShelf,
-    dice: Dice,
-    loss_percent: usize,
-}
-
-impl Shelf for LossyShelf {
-    fn slots(&self) -> u32 {
-        self.shelf.slots()
-    }
-
-    fn put(&mut self, slot: u32, page: &Page) {
-        self.shelf.put(slot, page);
-    }
-
-    fn get(&mut self, slot: u32, page: &mut Page) -> Result<(), SlotLost> {
-        if self.dice.roll(100) < self.loss_percent {
-            self.shelf.lose(slot);
-        }
-        self.shelf.get(slot, page)
-    }
-}
-
-/// The guest's disk at the target, of which some blocks have changed lately.
-struct Disk {
-    shelf: Box<dyn Shelf>,
-    blocks: Vec<Page>,
-}
-
-impl Shelf for Disk {
-    fn slots(&self) -> u32 {
-        self.shelf.slots()
-    }
-
-    fn put(&mut self, slot: u32, page: &Page) {
-        self.shelf.put(slot, page);
-    }
-
-    fn get(&mut self, slot: u32, page: &mut Page) -> Result<(), SlotLost> {
-        self.shelf.get(slot, page)
-    }
-
-    fn blocks(&self) -> u32 {
-        u32::try_from(self.blocks.len()).unwrap()
-    }
-
-    fn block(&mut self, block: u32, page: &mut Page) -> Result<(), SlotLost> {
-        *page = self.blocks[block as usize];
-        Ok(())
-    }
-}
-
-/// What the source knows of it.
-struct Digests(BTreeMap<PageDigest, u32>);
-
-impl Blocks for Digests {
-    fn find(&mut self, digest: PageDigest) -> Option<u32> {
-        self.0.get(&digest).copied()
-    }
-}
-
 /// How a journey goes.
 #[derive(Clone, Debug)]
 struct Weather {
@@ -113,6 +53,8 @@ struct Weather {
     idle_permille: usize,
     /// Of 100 pages the shelf is asked for, so many are lost.
     loss_percent: usize,
+    /// Connections that have joined the first.
+    joined: usize,
 }
 
 impl Weather {
@@ -127,17 +69,25 @@ impl Weather {
             cuts_permille: 0,
             idle_permille: 0,
             loss_percent: 0,
+            joined: 0,
         }
     }
 }
 
-/// Two carriers and a link.
+/// What a connection has under way to the target.
+#[derive(Default)]
+struct Link {
+    bytes: VecDeque<u8>,
+    reader: FrameReader,
+}
+
+/// Two carriers and their connections.
 struct Journey {
     sender: Sender,
     receiver: Receiver,
-    to_target: VecDeque<u8>,
+    /// Only batches travel on any but the first.
+    to_target: Vec<Link>,
     to_source: VecDeque<u8>,
-    target_reader: FrameReader,
     source_reader: FrameReader,
     packer: Packer,
     /// Rebuilt bytes the target engine has not taken yet.
@@ -163,16 +113,17 @@ impl Journey {
         }
         let dice = Dice(weather.seed ^ 77);
         let shelf = LossyShelf { shelf, dice, loss_percent: weather.loss_percent };
-        Self::of(sender, Box::new(shelf))
+        let mut journey = Self::of(sender, Box::new(shelf));
+        journey.join(weather.joined);
+        journey
     }
 
     fn of(sender: Sender, shelf: Box<dyn Shelf>) -> Self {
         Self {
             sender,
             receiver: Receiver::new(shelf),
-            to_target: VecDeque::new(),
+            to_target: vec![Link::default()],
             to_source: VecDeque::new(),
-            target_reader: FrameReader::default(),
             source_reader: FrameReader::default(),
             packer: Packer::default(),
             waiting: VecDeque::new(),
@@ -203,12 +154,12 @@ impl Journey {
                     }
                 }
                 2 => self.pack_elsewhere(&mut dice),
-                3 => {
-                    while let Some(bytes) = self.sender.poll_frame() {
-                        self.to_target.extend(bytes.iter());
-                    }
+                3 => self.deal(&mut dice),
+                4 | 5 => {
+                    let link = dice.roll(self.to_target.len());
+                    let count = dice.roll(self.to_target[link].bytes.len() + 1);
+                    self.deliver_to_target(link, count)?;
                 }
-                4 | 5 => self.deliver_to_target(dice.roll(self.to_target.len() + 1))?,
                 6 => {
                     let count = dice.roll(self.waiting.len() + 1);
                     self.rebuilt.extend(self.waiting.drain(..count));
@@ -238,11 +189,34 @@ impl Journey {
         }
     }
 
-    fn deliver_to_target(&mut self, count: usize) -> Result<(), ReceiveError> {
-        let bytes: Vec<u8> = self.to_target.drain(..count).collect();
-        self.target_reader.push(&bytes);
-        while let Some(frame) = self.target_reader.next_frame().unwrap() {
+    fn join(&mut self, connections: usize) {
+        for _ in 0..connections {
+            self.to_target.push(Link::default());
+            self.receiver.on_join();
+        }
+    }
+
+    /// Hands to each connection what the dice give it.
+    fn deal(&mut self, dice: &mut Dice) {
+        loop {
+            let link = dice.roll(self.to_target.len());
+            let bytes = if link == 0 { self.sender.poll_frame() } else { self.sender.poll_batch() };
+            match bytes {
+                Some(bytes) => self.to_target[link].bytes.extend(bytes.iter()),
+                None if link == 0 => return,
+                None => {}
+            }
+        }
+    }
+
+    fn deliver_to_target(&mut self, link: usize, count: usize) -> Result<(), ReceiveError> {
+        let Link { bytes, reader } = &mut self.to_target[link];
+        reader.push(&bytes.drain(..count).collect::<Vec<_>>());
+        while let Some(frame) = reader.next_frame().unwrap() {
             self.waiting.extend(self.receiver.on_frame(frame)?);
+            while let Some(bytes) = self.receiver.poll_early()? {
+                self.waiting.extend(bytes);
+            }
         }
         Ok(())
     }
@@ -261,16 +235,18 @@ impl Journey {
         }
     }
 
-    /// Everything under way is gone, in both directions.
+    /// One connection is lost, and with it all: everything under way is gone, in both directions.
     fn cut(&mut self) {
         self.cuts += 1;
-        self.to_target.clear();
+        self.to_target.iter_mut().for_each(|link| *link = Link::default());
         self.to_source.clear();
-        self.target_reader = FrameReader::default();
         self.source_reader = FrameReader::default();
         self.sender.on_reconnect();
         let resume = self.receiver.on_reconnect();
         self.to_source.extend(resume.encode().iter());
+        if self.to_target.len() > 1 {
+            self.receiver.on_join();
+        }
     }
 }
 
@@ -514,13 +490,14 @@ fn a_cut_costs_no_more_than_the_window() {
         journey.sender.push(&stream[at..at + size]);
         at += size;
         while let Some(bytes) = journey.sender.poll_frame() {
-            journey.to_target.extend(bytes.iter());
+            journey.to_target[0].bytes.extend(bytes.iter());
         }
         if cuts < 5 && at > (cuts + 1) * stream.len() / 6 {
             cuts += 1;
             journey.cut();
         }
-        journey.deliver_to_target(journey.to_target.len()).unwrap();
+        let under_way = journey.to_target[0].bytes.len();
+        journey.deliver_to_target(0, under_way).unwrap();
         journey.receiver.on_accepted(journey.waiting.len() as u64);
         journey.rebuilt.extend(journey.waiting.drain(..));
         journey.collect_replies();
@@ -576,8 +553,8 @@ fn what_is_flushed_arrives() {
             journey.sender.flush();
             let before = arrived.len();
             while let Some(bytes) = journey.sender.poll_frame() {
-                journey.target_reader.push(&bytes);
-                while let Some(frame) = journey.target_reader.next_frame().unwrap() {
+                journey.to_target[0].reader.push(&bytes);
+                while let Some(frame) = journey.to_target[0].reader.next_frame().unwrap() {
                     arrived.extend(journey.receiver.on_frame(frame).unwrap());
                 }
             }
@@ -755,11 +732,12 @@ proptest! {
         idle_permille in 0_usize..500,
         loss_percent in prop_oneof![Just(0_usize), Just(1), Just(10)],
         codec in prop_oneof![Just(Codec::Raw), Just(Codec::Lz4), Just(Codec::Zstd(1))],
+        joined in 0_usize..4,
     ) {
         let stream = guest_stream(seed, 150, 4);
         let weather = Weather {
             format: Format::Qemu, seed, slots, recent_pages_max, codec,
-            window_bytes: 1 << window_bits, cuts_permille, idle_permille, loss_percent,
+            window_bytes: 1 << window_bits, cuts_permille, idle_permille, loss_percent, joined,
         };
         check(&stream, &weather, &[]);
     }

@@ -14,7 +14,7 @@ use whimbrel_pages::batch::{
 };
 use whimbrel_pages::codec::Packing;
 use whimbrel_pages::frame::{Batch, FRAME_BODY_BYTES_MAX, Frame, FrameError, FrameReader};
-use whimbrel_pages::receiver::{ReceiveError, Receiver, WAITING_BYTES_MAX};
+use whimbrel_pages::receiver::{EARLY_BATCHES_MAX, ReceiveError, Receiver, WAITING_BYTES_MAX};
 use whimbrel_pages::sender::{SendError, Sender, SenderConfig};
 use whimbrel_pages::shelf::MemoryShelf;
 use whimbrel_pages::split::{BLOCKS_MAX, PAGE_BYTES};
@@ -392,6 +392,46 @@ fn an_impossible_sequence_is_refused() {
     check("pages nobody asked for", vec![supply], ReceiveError::Unexpected);
     let ack = Frame::Ack { next: 0, accepted_bytes: 0 };
     check("the target's own words", vec![ack], ReceiveError::Unexpected);
+}
+
+/// On several connections batches may overtake each other, and the end them; what cannot be is
+/// refused all the same.
+#[test]
+fn an_impossible_order_is_refused() {
+    let tiny = |number: u64| Frame::Batch(Batch { number, ..batch(&[1, 1], b"a", 1) });
+    let end = |batches| Frame::End { batches, stream_bytes: batches, digest: [0; 32] };
+    let check = |name: &str, frames: Vec<Frame>, expected: ReceiveError| {
+        let mut receiver = receiver();
+        receiver.on_join();
+        let (last, before) = frames.split_last().unwrap();
+        for frame in before {
+            assert_eq!(receiver.on_frame(frame.clone()).unwrap(), b"", "{name}");
+            assert_eq!(receiver.poll_early().unwrap(), None, "{name}");
+        }
+        assert_eq!(receiver.on_frame(last.clone()).unwrap_err(), expected, "{name}");
+    };
+    let out_of_order = |found| ReceiveError::OutOfOrder { expected: 0, found };
+    let far = EARLY_BATCHES_MAX;
+    check("far ahead", vec![tiny(1), tiny(far - 1), tiny(far)], out_of_order(far));
+    check("the last number there is", vec![tiny(u64::MAX)], out_of_order(u64::MAX));
+    check("behind the end", vec![end(2), tiny(2)], out_of_order(2));
+    check("an end before what came", vec![tiny(1), tiny(2), end(2)], out_of_order(2));
+    // What is refused by its bytes: of the stream, and packed.
+    for (records, data, stream_bytes) in [
+        (vec![0; 40], 1, u32::try_from(BATCH_STREAM_BYTES_MAX).unwrap()),
+        (vec![0; 40], BATCH_STREAM_BYTES_MAX, 1),
+    ] {
+        let mut receiver = receiver();
+        receiver.on_join();
+        let wide = batch(&records, &vec![1; data], stream_bytes);
+        let bytes = (1..100)
+            .map(|number| receiver.on_frame(Frame::Batch(Batch { number, ..wide.clone() })))
+            .take_while(Result::is_ok)
+            .count()
+            * BATCH_STREAM_BYTES_MAX;
+        let bytes = u64::try_from(bytes).unwrap();
+        assert!(bytes <= WAITING_BYTES_MAX && bytes > WAITING_BYTES_MAX / 2, "{bytes}");
+    }
 }
 
 /// A source that ignores its window is stopped before its bytes fill the memory.

@@ -4,7 +4,7 @@
 //! What a stream of pages begins with, on either side: what is known of an earlier visit, and what
 //! will be kept for the next one.
 
-use super::super::config::{Config, Pages};
+use super::super::config::{Config, PAGES_CONNECTIONS_MAX, Pages};
 use super::super::frames::{Frame, OpenWay, Shelf};
 use super::super::meter::Meter;
 use super::super::throttle::Throttle;
@@ -38,6 +38,7 @@ pub(in super::super) struct Begin {
     pub(in super::super) meter: Arc<Meter>,
     pub(super) throttle: Arc<Throttle>,
     pub(super) link_bytes_per_s: Option<u64>,
+    pub(super) connections: u32,
 }
 
 /// What the source knows before it has spoken to the target.
@@ -105,6 +106,7 @@ impl Known {
             meter,
             throttle,
             link_bytes_per_s: pages.link_bytes_per_s,
+            connections: pages.connections.clamp(1, PAGES_CONNECTIONS_MAX),
         };
         (begin, keeper)
     }
@@ -139,6 +141,7 @@ pub(in super::super) fn target(
         meter: Arc::new(Meter::new(Instant::now())),
         throttle,
         link_bytes_per_s: pages.link_bytes_per_s,
+        connections: 1,
     };
     (begin, keeper)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Copyright the Whimbrel authors
 
-//! One connection of a stream of pages: frames in, frames out.
+//! The connections of a stream of pages: frames in, frames out.
 
 use super::super::channel::CarryError;
 use super::super::meter::Meter;
@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use whimbrel_pages::frame::{Frame, FrameReader};
 
@@ -26,47 +26,84 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How long the other side may take to close what both have finished.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
-/// See the module. Dropping both closes the connection.
+/// See the module. Dropping both closes the connections.
 pub(super) fn open(
-    (link, already): Connection,
+    connection: Connection,
     meter: Arc<Meter>,
     throttle: Arc<Throttle>,
 ) -> (Outgoing, Incoming) {
-    let (read, write) = tokio::io::split(link);
-    let (frames, to_speak) = mpsc::channel(FRAMES);
-    let (heard, incoming) = mpsc::channel(FRAMES);
-    let mut tasks = JoinSet::new();
-    tasks.spawn(speak(write, to_speak, meter.clone(), throttle));
-    tasks.spawn(hear(read, already, heard, meter));
-    (Outgoing { frames }, Incoming { frames: incoming, tasks })
+    let (heard, frames) = mpsc::channel(FRAMES);
+    let outgoing = Outgoing { links: Vec::new(), freed: Arc::new(Notify::new()) };
+    let incoming = Incoming { frames, heard, tasks: JoinSet::new(), meter, throttle };
+    let mut both = (outgoing, incoming);
+    both.1.join(&mut both.0, connection);
+    both
 }
 
+/// What is said to the other side. On the first connection everything may travel, and in order; on
+/// those that joined it only what may be overtaken.
 pub(super) struct Outgoing {
-    frames: mpsc::Sender<Bytes>,
+    links: Vec<mpsc::Sender<Bytes>>,
+    /// A link has taken a frame.
+    freed: Arc<Notify>,
 }
 
 impl Outgoing {
+    pub(super) fn len(&self) -> usize {
+        self.links.len()
+    }
+
     pub(super) fn takes_more(&self) -> bool {
-        self.frames.capacity() > 0
+        self.links[0].capacity() > 0
+    }
+
+    /// Returns whether no connection takes more.
+    pub(super) fn is_full(&self) -> bool {
+        self.links.iter().all(|link| link.capacity() == 0)
     }
 
     /// Sends a frame; there is room for it.
     pub(super) fn say(&self, frame: Bytes) {
         // A link that is lost says so itself.
-        let _ = self.frames.try_send(frame);
+        let _ = self.links[0].try_send(frame);
     }
 
-    /// Returns once it takes more.
-    pub(super) async fn room(&self) {
-        if self.frames.reserve().await.is_err() {
-            std::future::pending::<()>().await;
+    /// Sends frames on the connections that joined, as far as they take them.
+    pub(super) fn deal(&self, mut next: impl FnMut() -> Option<Bytes>) {
+        for link in &self.links[1..] {
+            while let Ok(place) = link.try_reserve() {
+                let Some(frame) = next() else { return };
+                place.send(frame);
+            }
         }
+    }
+
+    /// Sends a frame on each of the connections that joined. One that has no room is not silent.
+    pub(super) fn say_on_others(&self, frame: &Bytes) {
+        for link in &self.links[1..] {
+            let _ = link.try_send(frame.clone());
+        }
+    }
+
+    /// Says the first word on the connection that joined last.
+    pub(super) fn say_on_last(&self, word: Bytes) {
+        let _ = self.links.last().expect("there is one at least").try_send(word);
+    }
+
+    /// Returns once one takes more.
+    pub(super) async fn room(&self) {
+        self.freed.notified().await;
     }
 }
 
+/// What comes, on whichever connection. Each of them is lost with any other: what cuts one cuts
+/// most often all, and there is one rule for how a stream goes on.
 pub(super) struct Incoming {
     frames: mpsc::Receiver<Frame>,
+    heard: mpsc::Sender<Frame>,
     tasks: JoinSet<Result<(), CarryError>>,
+    meter: Arc<Meter>,
+    throttle: Arc<Throttle>,
 }
 
 /// What came.
@@ -79,14 +116,24 @@ pub(super) enum Heard {
 }
 
 impl Incoming {
+    /// Adds a connection.
+    pub(super) fn join(&mut self, outgoing: &mut Outgoing, (link, already): Connection) {
+        let (read, write) = tokio::io::split(link);
+        let (frames, to_speak) = mpsc::channel(FRAMES);
+        let (freed, meter) = (outgoing.freed.clone(), self.meter.clone());
+        self.tasks.spawn(speak(write, to_speak, freed, meter, self.throttle.clone()));
+        // The others close when there is nothing left to deal, which is before the end.
+        let may_close = !outgoing.links.is_empty();
+        self.tasks.spawn(hear(read, already, self.heard.clone(), may_close, self.meter.clone()));
+        outgoing.links.push(frames);
+        self.meter.set_connections(outgoing.len());
+    }
+
     pub(super) async fn next(&mut self) -> Heard {
         loop {
             tokio::select! {
                 biased;
-                frame = self.frames.recv() => match frame {
-                    Some(frame) => return Heard::Frame(frame),
-                    None => return self.end().await,
-                },
+                Some(frame) = self.frames.recv() => return Heard::Frame(frame),
                 Some(ended) = self.tasks.join_next() => {
                     // After an end in order there may be frames left.
                     if let Err(error) = ended.expect("these tasks do not panic") {
@@ -94,14 +141,6 @@ impl Incoming {
                     }
                 }
             }
-        }
-    }
-
-    async fn end(&mut self) -> Heard {
-        // The one that speaks may still wait for something to say.
-        match self.tasks.join_next().await.map(|ended| ended.expect("these tasks do not panic")) {
-            Some(Err(error)) => Heard::of(error),
-            Some(Ok(())) | None => Heard::Lost(CarryError::Closed),
         }
     }
 
@@ -126,10 +165,12 @@ fn is_of_link(error: &CarryError) -> bool {
 async fn speak(
     mut link: WriteHalf<Link>,
     mut outgoing: mpsc::Receiver<Bytes>,
+    freed: Arc<Notify>,
     meter: Arc<Meter>,
     throttle: Arc<Throttle>,
 ) -> Result<(), CarryError> {
     while let Some(frame) = outgoing.recv().await {
+        freed.notify_one();
         let wait = throttle.charge(frame.len() as u64, Instant::now());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
@@ -147,6 +188,7 @@ async fn hear(
     mut link: ReadHalf<Link>,
     already: BytesMut,
     heard: mpsc::Sender<Frame>,
+    may_close: bool,
     meter: Arc<Meter>,
 ) -> Result<(), CarryError> {
     let mut frames = FrameReader::default();
@@ -163,6 +205,7 @@ async fn hear(
         }
         let read = tokio::time::timeout(SILENCE_MAX, link.read_buf(buffer)).await;
         match read.map_err(|_| CarryError::Silent { after: SILENCE_MAX })? {
+            Ok(0) if may_close => return Ok(()),
             Ok(0) => return Err(CarryError::Closed),
             Ok(length) => meter.read(length),
             Err(error) => return Err(CarryError::Cut(error)),

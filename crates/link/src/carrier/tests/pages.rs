@@ -4,6 +4,8 @@
 //! Streams of pages: whole, both ways, over links that are cut again and again.
 
 use super::*;
+use crate::carrier::config::PAGES_CONNECTIONS_MAX;
+use crate::carrier::pages::JOINED_CUTS_MAX;
 use crate::carrier::pages::keeper::Moved;
 use whimbrel_model::id::{GuestName, HostName};
 use whimbrel_page_store::blocks;
@@ -253,6 +255,7 @@ async fn what_lies_on_the_disk_does_not_travel() {
                 image_bytes_max: None,
                 is_reused: true,
                 link_bytes_per_s: None,
+                connections: 1,
                 disks: Some(disks),
             })
         })
@@ -266,5 +269,108 @@ async fn what_lies_on_the_disk_does_not_travel() {
             _ => assert!(pages.block_pages == 0 && pages.new_pages > 50, "{case}: {pages:?}"),
         }
         end(&pair, &hosts).await;
+    }
+}
+
+/// Whose source wants so many connections.
+async fn over(connections: u32, fate: Fate) -> Pair {
+    Pair::on_way(&Hosts::new(), 1, fate, |folder| {
+        Way::Pages(Pages {
+            folder: folder.join("pages"),
+            image_bytes_max: None,
+            is_reused: true,
+            link_bytes_per_s: None,
+            connections,
+            disks: None,
+        })
+    })
+    .await
+}
+
+/// Batches are dealt to several connections, and arrive in order; more than there may be are not
+/// made.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_travel_over_several_connections() {
+    for (asked, made) in [(2, 2), (99, PAGES_CONNECTIONS_MAX)] {
+        let pair = over(asked, Fate::Whole).await;
+        let (mut source, mut target) = pair.open().await;
+        let is_made = |s: &Status| s.channels.first().is_some_and(|c| c.connections == made);
+        pair.until(|s, t| is_made(s) && is_made(t)).await;
+        let forward = stream();
+        let sent = forward.clone();
+        let sending = tokio::spawn(async move {
+            source.write_all(&sent).await.unwrap();
+            source.shutdown().await.unwrap();
+            assert_eq!(read_all(&mut source).await, b"thanks");
+        });
+        assert!(read_all(&mut target).await == forward);
+        target.write_all(b"thanks").await.unwrap();
+        drop(target);
+        in_time(sending).await.unwrap();
+        let (source, _) = pair.until(|s, t| s.is_complete() && t.is_complete()).await;
+        let channel = &source.channels[0];
+        assert_eq!((channel.resumed, channel.pages.unwrap().repeat_bytes), (0, 0));
+    }
+}
+
+/// Where another connection cannot be made, the stream goes on over one.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_does_where_others_cannot_be_made() {
+    let whole = CutAfter(usize::MAX);
+    // What joins is cut in its handshake.
+    let pair = over(3, Fate::Cut(vec![whole, CutAfter(300), whole])).await;
+    let (source, target) = bring(&pair).await;
+    assert_eq!((source.channels[0].connections, target.channels[0].connections), (1, 1));
+    assert_eq!(source.channels[0].resumed, 0);
+}
+
+/// A path that kills every second connection, and with it the first: after some cuts the stream
+/// does without.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_does_where_others_cannot_live() {
+    let whole = CutAfter(usize::MAX);
+    let cuts = [whole, CutAfter(2000)].into_iter().cycle().take(20).collect();
+    let pair = over(2, Fate::Cut(cuts)).await;
+    let (mut source, mut target) = pair.open().await;
+    let reading = tokio::spawn(async move { read_all(&mut target).await.len() });
+    let noise = some_bytes(1 << 20);
+    let mut written = 0;
+    // What joins dies of what is dealt to it.
+    let is_joined = |s: Status| s.channels.first().is_none_or(|c| c.resumed < JOINED_CUTS_MAX);
+    while is_joined(pair.source.status()) {
+        in_time(source.write_all(&noise)).await.unwrap();
+        written += noise.len();
+    }
+    for _ in 0..8 {
+        in_time(source.write_all(&noise)).await.unwrap();
+        written += noise.len();
+    }
+    drop(source);
+    assert_eq!(reading.await.unwrap(), written);
+    let (source, _) = pair.until(|s, t| s.is_finished && t.is_finished).await;
+    assert_eq!(source.channels[0].resumed, JOINED_CUTS_MAX);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Whichever connections are cut, and wherever, in the handshake or behind it: every byte
+    /// arrives in both directions, and nothing gets stuck.
+    #[test]
+    fn cuts_of_any_connection_are_survived(
+        connections in 2..4u32,
+        cuts in proptest::collection::vec(
+            prop_oneof![0usize..6000, 6000usize..1_500_000], 1..12,
+        ),
+    ) {
+        runtime().block_on(async {
+            let cuts = cuts.into_iter().map(CutAfter).chain([CutAfter(usize::MAX)]);
+            // The first opens the stream: without it there is none, and that is told elsewhere.
+            let cuts = [CutAfter(400_000)].into_iter().chain(cuts).collect();
+            let pair = over(connections, Fate::Cut(cuts)).await;
+            let (source, target) = bring(&pair).await;
+            prop_assert_eq!((source.problem, target.problem), (None, None));
+            Ok(())
+        })?;
     }
 }
