@@ -43,8 +43,8 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
-    /// Over how many connections a stream of pages travels. One is what pays with two cores; see
-    /// `docs/benchmarks.md`.
+    /// Over how many connections a stream of pages travels: one, unless more are asked for. Where
+    /// more pay has not been measured; see `docs/benchmarks.md`.
     pub(super) fn pages_connections(self) -> u32 {
         self.channels.unwrap_or(1).clamp(1, PAGES_CONNECTIONS_MAX)
     }
