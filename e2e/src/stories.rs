@@ -115,6 +115,10 @@ pub const STORIES: &[Story] = stories! {
     postcopy {
         memory_follows,
         a_daemon_is_killed,
+        a_cut_is_waited_for,
+        daemons_die_in_a_cut,
+        a_carrying_process_is_killed,
+        its_way_is_not_overridden,
         the_kernel_must_allow_it,
     }
     pages {

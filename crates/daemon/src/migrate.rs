@@ -142,8 +142,6 @@ pub(crate) struct Journey {
     pub(crate) has_given_up_engine: bool,
     /// The guest may run on the target before its memory is there.
     pub(crate) is_postcopy: bool,
-    /// When the engine was last given new channels in post-copy.
-    pub(crate) joined_at: Option<Instant>,
 }
 
 /// Which end of the way this host is.
@@ -190,7 +188,6 @@ impl Journey {
             has_rehearsed: false,
             has_given_up_engine: false,
             is_postcopy: false,
-            joined_at: None,
         }
     }
 

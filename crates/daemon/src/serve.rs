@@ -17,8 +17,9 @@ use crate::migrate::{self, Asker, Call, Incoming, answer_facts};
 use crate::neighbours::Keepsake;
 use crate::ownership::Ownership;
 use crate::story::About;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use whimbrel_api::Problem;
 use whimbrel_api::console::ConsoleQuery;
 use whimbrel_handoff::ownership::{Answer, EngineView};
@@ -33,9 +34,44 @@ whimbrel_model::codes! {
     NO_REPORT = "peer/no-report": "A host was asked for a report that it does not have.";
 }
 
+/// Who may wait until the guests are taken up.
+const WAITING_MAX: usize = 64;
+
 /// Serves whoever gets in through the port, for ever.
-pub(crate) async fn serve(daemon: Arc<Daemon>, mut arrivals: mpsc::Receiver<Arrival>) {
-    while let Some(arrival) = arrivals.recv().await {
+///
+/// Until the guests are taken up everybody waits, but for what is carried: an engine may not answer
+/// the daemon that asks it before a page has come through here.
+pub(crate) async fn serve(
+    daemon: Arc<Daemon>,
+    mut arrivals: mpsc::Receiver<Arrival>,
+    mut guests_are_known: oneshot::Receiver<()>,
+) {
+    let mut waiting = VecDeque::new();
+    while waiting.len() < WAITING_MAX {
+        tokio::select! {
+            biased;
+            _ = &mut guests_are_known => break,
+            arrival = arrivals.recv() => match arrival {
+                Some(Arrival::Carry(arrival)) => {
+                    let daemon = daemon.clone();
+                    tokio::spawn(async move { adopt(&daemon, arrival).await });
+                }
+                Some(arrival) => waiting.push_back(arrival),
+                None => return,
+            }
+        }
+    }
+    if waiting.len() == WAITING_MAX {
+        let _ = guests_are_known.await;
+    }
+    loop {
+        let arrival = match waiting.pop_front() {
+            Some(arrival) => arrival,
+            None => match arrivals.recv().await {
+                Some(arrival) => arrival,
+                None => return,
+            },
+        };
         let daemon = daemon.clone();
         tokio::spawn(async move {
             match arrival {

@@ -140,6 +140,7 @@ impl Lab {
             connections,
             bandwidth: None,
             way: Way::Tunnel,
+            is_again: false,
         }
     }
 

@@ -9,6 +9,8 @@ use crate::scene::{Cast, Scene, console_of, json, lives_only_on, report, state, 
 use crate::setting::Setting;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::time::Duration;
 
@@ -111,6 +113,97 @@ pub(super) fn a_daemon_is_killed(setting: &Setting) -> Result<()> {
     }
     wide(&scene)?;
     has_moved(&scene, &witness)
+}
+
+/// How long the wire is out: shorter and longer than a connection lives without an answer (10 s).
+const OUT: [Duration; 3] =
+    [Duration::from_secs(5), Duration::from_secs(14), Duration::from_secs(1)];
+
+fn goes_on(host: &Host) -> Result<()> {
+    let before = host.traffic()?;
+    until("memory follows again", LONG, || Ok(host.traffic()?.since(before).sent > 4 << 20))
+}
+
+/// The wire is pulled more than once while the guest is in two halves. It waits, and goes on.
+pub(super) fn a_cut_is_waited_for(setting: &Setting) -> Result<()> {
+    let _may = FaultsOfAll::set("1")?;
+    let scene = Scene::paired(setting)?;
+    let witness = in_two_halves(&scene)?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    for out in OUT {
+        ensure!(phase(beta)? == "postcopy", "it is over already");
+        beta.unplug()?;
+        // How long it is out is what the story is about.
+        std::thread::sleep(out);
+        beta.plug_in()?;
+        goes_on(alpha)?;
+    }
+    wide(&scene)?;
+    has_moved(&scene, &witness)?;
+    let log = beta.whimbrel(&["log", "web1"])?.ok()?;
+    println!("{log}");
+    ensure!(log.contains("the link is back, and memory follows again"), "{log}");
+    Ok(())
+}
+
+/// Both daemons die while the wire is out. Nobody is missed until it is plugged in again.
+pub(super) fn daemons_die_in_a_cut(setting: &Setting) -> Result<()> {
+    let _may = FaultsOfAll::set("1")?;
+    let scene = Scene::paired(setting)?;
+    let witness = in_two_halves(&scene)?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    beta.unplug()?;
+    std::thread::sleep(OUT[1]);
+    for host in [beta, alpha] {
+        host.kill_daemon()?;
+    }
+    beta.plug_in()?;
+    for host in [beta, alpha] {
+        host.start_daemon()?;
+        println!("{} is back: {}", host.name, phase(host)?);
+    }
+    wide(&scene)?;
+    has_moved(&scene, &witness)
+}
+
+/// The carrying process of each host in turn is killed: the engines take new channels.
+pub(super) fn a_carrying_process_is_killed(setting: &Setting) -> Result<()> {
+    let _may = FaultsOfAll::set("1")?;
+    let scene = Scene::paired(setting)?;
+    let witness = in_two_halves(&scene)?;
+    let alpha = scene.alpha();
+    for host in [scene.beta(), alpha] {
+        kill_carriers(host)?;
+        goes_on(alpha)?;
+    }
+    wide(&scene)?;
+    has_moved(&scene, &witness)
+}
+
+fn kill_carriers(host: &Host) -> Result<()> {
+    let is_carrier = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).split('\0').nth(1) == Some("carry")
+    };
+    let carriers: Vec<_> = host.processes().into_iter().filter(is_carrier).collect();
+    ensure!(!carriers.is_empty(), "nothing is carried on {}", host.name);
+    for pid in carriers {
+        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
+    }
+    Ok(())
+}
+
+/// Where another way of memory was asked for, that is refused before anything begins.
+pub(super) fn its_way_is_not_overridden(setting: &Setting) -> Result<()> {
+    let scene = Scene::paired(setting)?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    scene.create(alpha, &Cast::web1())?;
+    for way in [["--carrier", "tunnel"], ["--channels", "2"]] {
+        let refused = alpha.whimbrel(&[&MIGRATE[..], &way].concat())?;
+        let words = refused.refused(2, "migration/postcopy-carrier")?;
+        ensure!(words.contains("--on-miss"), "{words}");
+    }
+    lives_only_on(alpha, beta, "web1", "running")
 }
 
 /// Where the kernel does not let the engine do it, the plan says so, with the cure.

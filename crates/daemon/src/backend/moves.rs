@@ -10,7 +10,7 @@ use crate::http::Caller;
 use crate::migrate::{self, Asked, MoveOrder, Target, Wish};
 use std::sync::Arc;
 use whimbrel_api::Problem;
-use whimbrel_api::guest::GuestRef;
+use whimbrel_api::guest::{GuestRef, GuestState};
 use whimbrel_api::migration::{
     MigrateRequest, Migration, MigrationList, Outcome, Phase, Report, ReportList,
 };
@@ -18,12 +18,14 @@ use whimbrel_api::plan::{Plan, PlanRequest};
 use whimbrel_host::store::ReportRow;
 use whimbrel_link::wire::CarrierKind;
 use whimbrel_model::id::{GuestId, HandoffId};
+use whimbrel_model::plan::OnMiss;
 use whimbrel_model::units::Bytes;
 
 whimbrel_model::codes! {
     NO_REPORT = "migration/no-report": "No migration of this guest, or none with this id, is remembered here.";
     HELD_AND_STOPPED = "migration/held-and-stopped": "A guest that is stopped first would stand still for as long as it is held.";
     CARRIER_UNKNOWN = "migration/carrier-unknown": "There is no carrier of this name.";
+    POSTCOPY_CARRIER = "migration/postcopy-carrier": "Post-copy needs another way for memory than the one that was asked for.";
 }
 
 pub(super) async fn plan(
@@ -41,13 +43,16 @@ pub(super) async fn plan(
         is_unprobed: request.is_unprobed,
     };
     let planned = migrate::make_plan(daemon, &view, &target, asked).await?;
+    let is_live = view.state == GuestState::Running && !asked.is_stop_and_copy;
+    let may_postcopy = is_live && asked.bargain.on_miss == OnMiss::Postcopy;
+    let wish = Wish { may_postcopy, ..Wish::default() };
     Ok(Plan {
         guest: guest_name(&view),
         source: daemon.name.to_string(),
         target: target.name.to_string(),
         findings: planned.plan.findings.iter().map(migrate::finding).collect(),
         forecast: planned.plan.forecast.as_ref().map(migrate::forecast),
-        carrier: Some(planned.choose(Wish::default()).reason),
+        carrier: Some(planned.choose(wish).reason),
     })
 }
 
@@ -71,12 +76,19 @@ pub(super) async fn migrate(
     if (request.is_held || request.is_rehearsed) && request.is_stop_and_copy {
         return Err(held_and_stopped());
     }
+    let bargain = migrate::bargain_for(&request.bargain, config.bargain);
+    let may_postcopy = bargain.on_miss == OnMiss::Postcopy && !request.is_stop_and_copy;
+    let is_elsewise =
+        carrier == Some(CarrierKind::Tunnel) || request.channels.is_some_and(|n| n > 1);
+    if may_postcopy && is_elsewise {
+        return Err(not_for_postcopy());
+    }
     let order = MoveOrder {
         caller,
         handoff: HandoffId(uuid::Uuid::new_v4()),
         target: target(&daemon, &request.target)?,
         is_stop_and_copy: request.is_stop_and_copy,
-        bargain: migrate::bargain_for(&request.bargain, config.bargain),
+        bargain,
         may_miss: request.may_miss,
         is_held: request.is_held || request.is_rehearsed,
         is_rehearsed: request.is_rehearsed,
@@ -88,6 +100,7 @@ pub(super) async fn migrate(
                 .bandwidth_bytes_per_second
                 .map(Bytes)
                 .or(config.relocation.bandwidth),
+            may_postcopy,
         },
     };
     let handoff = order.handoff;
@@ -133,6 +146,15 @@ async fn order_moving(
     let moving = moving.ok_or_else(|| GuestError::NotMoving { guest: guest.to_string() })?;
     handle.order(order).await?;
     one(daemon, &moving.migration.id).await
+}
+
+fn not_for_postcopy() -> Problem {
+    Problem::new(
+        whimbrel_api::Kind::Usage,
+        POSTCOPY_CARRIER,
+        "with `--on-miss postcopy` memory travels by the carrier `pages`, in one channel",
+        "leave `--carrier` and `--channels` out, or choose another action for `--on-miss`",
+    )
 }
 
 fn held_and_stopped() -> Problem {

@@ -46,8 +46,6 @@ pub(crate) enum MigrationEvent {
     Rehearsed,
     /// New figures from engine and carrier.
     Progress(Box<Figures>),
-    /// The engine has lost its channels in post-copy, and waits for new ones.
-    Interrupted,
     /// Nothing is missing any more in post-copy, or the engine is gone.
     Whole,
 }

@@ -9,7 +9,8 @@
 //! - **Pages** looks into one channel, which may travel over several connections: what the target
 //!   holds does not travel, lost links are made again, and an image is kept for its return. It
 //!   costs more of the processors, so it is for links that are slower than they are, and for
-//!   guests that come back.
+//!   guests that come back. It is the way of post-copy, too: an engine that has lost its channels
+//!   there may not take new ones.
 
 use crate::blocks;
 use crate::daemon::Daemon;
@@ -18,6 +19,7 @@ use crate::migrate::{Planned, Role};
 use crate::pages;
 use crate::story::About;
 use std::time::SystemTime;
+use whimbrel_handoff::message::Kind;
 use whimbrel_link::carrier::{Control, PAGES_CONNECTIONS_MAX, Pages, Way};
 use whimbrel_link::wire::{CarrierKind, Offer};
 use whimbrel_model::id::HandoffId;
@@ -40,6 +42,8 @@ pub(crate) struct Wish {
     pub(crate) carrier: Option<CarrierKind>,
     pub(crate) channels: Option<u32>,
     pub(crate) bandwidth: Option<Bytes>,
+    /// The guest may run on the target before its memory is there.
+    pub(crate) may_postcopy: bool,
 }
 
 impl Wish {
@@ -59,14 +63,6 @@ pub(crate) struct Choice {
     pub(crate) reason: String,
 }
 
-impl Choice {
-    /// The only way on which what is missing can be asked for.
-    pub(super) fn for_postcopy() -> Self {
-        let reason = "tunnel, one channel: post-copy may be needed".to_owned();
-        Self { carrier: CarrierKind::Tunnel, channels: 1, reason }
-    }
-}
-
 impl Planned {
     pub(crate) fn choose(&self, wish: Wish) -> Choice {
         let rate = [self.rate, wish.bandwidth].into_iter().flatten().min();
@@ -75,6 +71,9 @@ impl Planned {
             return Choice { carrier: CarrierKind::Tunnel, channels: 1, reason };
         }
         let (carrier, reason) = match wish.carrier {
+            _ if wish.may_postcopy => {
+                (CarrierKind::Pages, "post-copy goes on behind a lost link".to_owned())
+            }
             Some(carrier) => (carrier, "as was asked for".to_owned()),
             None if wish.channels.is_some_and(|channels| channels > 1) => {
                 (CarrierKind::Tunnel, "so many channels were asked for".to_owned())
@@ -138,6 +137,7 @@ impl GuestTask {
             return Way::Tunnel;
         }
         let is_source = self.journey.as_ref().is_some_and(super::Journey::is_source);
+        let handoff = self.ownership.machine().handoff();
         let config = self.daemon.config();
         let keeps = self.papers.as_ref().is_some_and(|papers| papers.guest.keep_memory)
             && config.pages.is_kept;
@@ -157,6 +157,7 @@ impl GuestTask {
                 .papers
                 .as_ref()
                 .and_then(|papers| blocks::disks(&self.daemon, self.id, &papers.guest)),
+            is_patient: handoff.is_some_and(|handoff| handoff.kind == Kind::PostCopy),
         })
     }
 

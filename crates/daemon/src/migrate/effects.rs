@@ -254,7 +254,6 @@ impl GuestTask {
             }
             MigrationEvent::Rehearsed => self.end_rehearsal().await,
             MigrationEvent::Progress(progress) => self.on_progress(*progress),
-            MigrationEvent::Interrupted => self.join_again().await,
             MigrationEvent::Whole => self.on_whole().await,
         }
     }

@@ -5,23 +5,29 @@
 //!
 //! Neither half is a guest without the other, so neither daemon ends anything: each follows its
 //! engine until that says that nothing is missing any more. A link that is lost makes the guest
-//! wait where it touches a page that has not come. Then each side gives its engine a new carrying
-//! process, by itself and again until both meet: the target listens, the source goes on sending.
+//! wait where it touches a page that has not come. The engines do not notice: their carrying
+//! processes make the link again, for as long as it takes, with or without the daemons.
+//!
+//! Only where a carrying process itself was lost do the engines have to take new channels. QEMU
+//! before 8.2 never comes back from a channel that is lost while it does so. So the source alone
+//! decides when: its new carrying process first makes a link that leads to the target's engine, and
+//! then its engine is given the channel. The target listens, again whenever that comes to nothing.
 //! What is needed for it lies beside the carrying process, so that a restarted daemon can, too.
 
 use crate::daemon::Daemon;
 use crate::guests::{GuestEvent, GuestHandle, GuestTask, MigrationEvent};
-use crate::migrate::source::start_carrier;
-use crate::migrate::watch::next_look;
+use crate::migrate::source::spawn_carrier;
+use crate::migrate::watch::{ENGINE_ANSWER_MAX, next_look};
 use crate::migrate::{Figures, Journey, Role};
+use crate::story::About;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use whimbrel_api::migration::{Mode, Phase};
 use whimbrel_api::{Kind, Problem};
 use whimbrel_engine::{ChannelEnd, EngineError, Instance, Migration};
 use whimbrel_handoff::effect::Event;
-use whimbrel_link::carrier::{Config, Control, Meet, Side};
-use whimbrel_model::id::{GuestId, HandoffId};
+use whimbrel_link::carrier::{Config, Control, Meet, Side, Status};
+use whimbrel_model::id::{GuestId, GuestName, HandoffId};
 use whimbrel_model::problem::chain;
 
 whimbrel_model::codes! {
@@ -30,39 +36,147 @@ whimbrel_model::codes! {
 
 /// How often to look at an engine whose guest is in two halves.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long the other side may take to come to a new carrying process, before there is another.
+/// How long two engines may take to go on over a link that is there.
 const MEET_MAX: Duration = Duration::from_secs(15);
 
-/// Follows one half until nothing is missing any more.
-async fn follow(
+/// One half, followed until nothing is missing any more. Not by the guest's task: that may have to
+/// wait for an engine, which may have to wait for new channels.
+struct Half {
+    daemon: Arc<Daemon>,
     guest: GuestHandle,
+    name: GuestName,
     handoff: HandoffId,
     instance: Arc<dyn Instance>,
-    carrier: Option<Control>,
-) {
-    let mut events = instance.events();
-    loop {
-        let event = match instance.migration().await {
-            Ok(Migration::Completed(_)) | Err(EngineError::Gone { .. }) => MigrationEvent::Whole,
-            Ok(Migration::Interrupted(_)) => MigrationEvent::Interrupted,
-            Ok(migration) => {
-                let carried = match &carrier {
-                    Some(carrier) => carrier.status().await.unwrap_or_default(),
-                    None => Default::default(),
-                };
-                MigrationEvent::Progress(Box::new(Figures { migration, carried, advice: None }))
+    carrier: Control,
+    /// It was told that the link is lost.
+    is_cut: bool,
+    /// The engine has lost its channels, and this was done about it.
+    again: Option<Again>,
+}
+
+/// A carrying process that was started for an engine that had lost its own.
+#[derive(Clone, Copy)]
+enum Again {
+    /// The target's engine listens, and the process waits for the source.
+    Listens,
+    /// The source's process makes a link.
+    Dials,
+    /// The source's engine has been told of the link.
+    Given { since: Instant },
+}
+
+impl Half {
+    async fn follow(mut self) {
+        let mut events = self.instance.events();
+        loop {
+            // Asked first: when the engine is done, its channels end.
+            let carried = self.carrier.status().await.unwrap_or_default();
+            self.note_link(&carried);
+            let asked = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.migration()).await;
+            let event = match asked {
+                Ok(Ok(Migration::Completed(_)) | Err(EngineError::Gone { .. })) => {
+                    Some(MigrationEvent::Whole)
+                }
+                Ok(Ok(Migration::Interrupted(_))) => {
+                    self.join_again(&carried).await;
+                    None
+                }
+                Ok(Ok(migration)) => {
+                    self.again = None;
+                    let figures = Figures { migration, carried, advice: None };
+                    Some(MigrationEvent::Progress(Box::new(figures)))
+                }
+                // It is busy, waits for a page itself, or is about to say that it is gone.
+                Ok(Err(_)) | Err(_) => None,
+            };
+            let is_over = matches!(event, Some(MigrationEvent::Whole));
+            if let Some(event) = event {
+                let handoff = self.handoff;
+                if self.guest.send(GuestEvent::Migration { handoff, event }).await.is_err() {
+                    return;
+                }
             }
-            // It is busy, or about to say that it is gone.
-            Err(_) => {
-                next_look(&mut events, LOOK_EVERY).await;
-                continue;
+            if is_over {
+                return;
             }
-        };
-        let is_over = matches!(event, MigrationEvent::Whole);
-        if guest.send(GuestEvent::Migration { handoff, event }).await.is_err() || is_over {
-            return;
+            next_look(&mut events, LOOK_EVERY).await;
         }
-        next_look(&mut events, LOOK_EVERY).await;
+    }
+
+    /// Tells of a link that is lost, and of one that is back.
+    fn note_link(&mut self, carried: &Status) {
+        let about = About {
+            guest: Some((self.guest.id, self.name.clone())),
+            handoff: Some(self.handoff),
+            caller: None,
+        };
+        let is_over = |end: Option<_>| end.is_some();
+        let has_ended = carried
+            .channels
+            .iter()
+            .any(|channel| is_over(channel.outgoing.end) || is_over(channel.incoming.end));
+        let is_connected = !carried.channels.is_empty()
+            && carried.problem.is_none()
+            && carried.channels.iter().all(|channel| channel.is_connected);
+        if !is_connected && !has_ended && !self.is_cut {
+            self.is_cut = true;
+            let text = "the link was lost in post-copy; where the guest misses a page it waits \
+                        until the link is back";
+            self.daemon.story.warn(&about, text.to_owned());
+        } else if is_connected && self.is_cut {
+            self.is_cut = false;
+            self.daemon.story.info(&about, "the link is back, and memory follows again");
+        }
+    }
+
+    /// The engine has lost its channels: sees to it that it gets new ones.
+    async fn join_again(&mut self, carried: &Status) {
+        let is_well = carried.problem.is_none() && self.carrier.is_alive().await;
+        let outcome = match self.again {
+            // The target waits for the source, which may be away for long.
+            Some(Again::Listens) if is_well => return,
+            Some(Again::Dials) if is_well && !carried.is_linked => return,
+            Some(Again::Dials) if is_well => {
+                self.again = Some(Again::Given { since: Instant::now() });
+                self.give_link().await
+            }
+            // It goes on, or says that it has lost them again.
+            Some(Again::Given { since }) if is_well && since.elapsed() < MEET_MAX => return,
+            _ => self.start_over().await,
+        };
+        if let Err(why) = outcome {
+            self.again = None;
+            tracing::warn!(guest = %self.guest.id, why, "post-copy is not taken up yet");
+        }
+    }
+
+    /// Takes the place of the carrying process.
+    async fn start_over(&mut self) -> Result<(), String> {
+        let config = Config::load(self.carrier.directory()).map_err(|e| chain(&e))?;
+        self.carrier.cut().await.map_err(|e| chain(&e))?;
+        let (engine, again) = match config.engine {
+            Meet::Connect(_) => {
+                let listening = self.instance.receive_again().await;
+                let ChannelEnd::Listen(path) = listening.map_err(|e| chain(&e))? else {
+                    return Ok(());
+                };
+                (Meet::Connect(path), Again::Listens)
+            }
+            listening @ Meet::Listen { .. } => (listening, Again::Dials),
+        };
+        let config = Config { engine, is_again: true, ..config };
+        let spawned = spawn_carrier(&self.daemon, &self.name, &config).await;
+        spawned.map_err(|problem| problem.text)?;
+        self.again = Some(again);
+        Ok(())
+    }
+
+    /// The source's new carrying process has reached the target's engine.
+    async fn give_link(&mut self) -> Result<(), String> {
+        let config = Config::load(self.carrier.directory()).map_err(|e| chain(&e))?;
+        let Meet::Listen { path, .. } = config.engine else { return Ok(()) };
+        let sent = self.instance.send_again(ChannelEnd::Connect(path)).await;
+        sent.map_err(|e| chain(&e))
     }
 }
 
@@ -115,14 +229,19 @@ impl GuestTask {
 
     pub(super) fn follow_half(&mut self) {
         self.mark(Phase::Postcopy);
+        let name = self.name();
         let (Some(held), Some(journey)) = (&self.engine, &mut self.journey) else { return };
-        let following = follow(
-            self.handle.clone(),
-            journey.handoff,
-            held.instance.clone(),
-            journey.carrier.clone(),
-        );
-        journey.add_helper(tokio::spawn(following).abort_handle());
+        let half = Half {
+            daemon: self.daemon.clone(),
+            guest: self.handle.clone(),
+            name,
+            handoff: journey.handoff,
+            instance: held.instance.clone(),
+            carrier: Control::new(&self.daemon.layout().carry(journey.handoff)),
+            is_cut: false,
+            again: None,
+        };
+        journey.add_helper(tokio::spawn(half.follow()).abort_handle());
     }
 
     /// A daemon that was restarted finds half a guest, and goes on with it.
@@ -139,48 +258,6 @@ impl GuestTask {
         self.journey = Some(journey);
         self.story("the daemon was restarted while memory follows the guest, and takes it up");
         self.follow_half();
-    }
-
-    /// An engine has lost its channels in post-copy: give it new ones.
-    pub(super) async fn join_again(&mut self) {
-        let Some(journey) = &mut self.journey else { return };
-        let Some(carrier) = journey.carrier.clone() else { return };
-        let waits = journey.joined_at.is_some_and(|at| at.elapsed() < MEET_MAX);
-        let is_well = matches!(carrier.status().await, Ok(status) if status.problem.is_none());
-        if waits && is_well && carrier.is_alive().await {
-            return;
-        }
-        let is_first = journey.joined_at.replace(Instant::now()).is_none();
-        if is_first {
-            self.story_warn("the link was lost in post-copy; the guest waits until it is back");
-        }
-        if let Err(why) = self.give_channels(&carrier).await {
-            tracing::warn!(guest = %self.id, why, "post-copy is not taken up yet");
-        }
-    }
-
-    async fn give_channels(&mut self, carrier: &Control) -> Result<(), String> {
-        let config = Config::load(carrier.directory()).map_err(|e| chain(&e))?;
-        carrier.cut().await.map_err(|e| chain(&e))?;
-        let Some(instance) = self.engine.as_ref().map(|held| held.instance.clone()) else {
-            return Ok(());
-        };
-        let config = match &config.engine {
-            Meet::Connect(_) => {
-                let listening = instance.receive_again().await;
-                let ChannelEnd::Listen(path) = listening.map_err(|e| chain(&e))? else {
-                    return Ok(());
-                };
-                Config { engine: Meet::Connect(path), ..config }
-            }
-            Meet::Listen { .. } => config,
-        };
-        start_carrier(self, &config).await.map_err(|problem| problem.text)?;
-        if let Meet::Listen { path, .. } = config.engine {
-            let sent = instance.send_again(ChannelEnd::Connect(path)).await;
-            sent.map_err(|e| chain(&e))?;
-        }
-        Ok(())
     }
 
     /// Nothing of the guest is missing any more, or its other half is gone for good.

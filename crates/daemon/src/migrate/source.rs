@@ -3,13 +3,16 @@
 
 //! The side the guest leaves.
 
+use crate::daemon::Daemon;
 use crate::guests::GuestError;
 use crate::guests::{GuestEvent, GuestTask, MigrationEvent};
 use crate::migrate::bargain::Keeper;
 use crate::migrate::carrier::Choice;
 use crate::migrate::postcopy::half_lost;
 use crate::migrate::watch::{self, Watched};
-use crate::migrate::{Asked, Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan_for_move};
+use crate::migrate::{
+    Asked, Journey, MoveOrder, Planned, Role, STALL_MAX, Wish, make_plan_for_move,
+};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -113,10 +116,7 @@ impl GuestTask {
         let runs = self.engine.as_ref().is_some_and(|held| held.run == RunState::Running);
         journey.is_postcopy = runs && order.may_postcopy();
         let is_postcopy = journey.is_postcopy;
-        let choice = match planned.choose(order.wish) {
-            _ if is_postcopy => Choice::for_postcopy(),
-            choice => choice,
-        };
+        let choice = planned.choose(Wish { may_postcopy: is_postcopy, ..order.wish });
         let offer = match self.offer_papers(&order, &choice) {
             Ok(offer) => offer,
             Err(problem) => return self.refuse_journey(problem).await,
@@ -193,6 +193,7 @@ impl GuestTask {
             connections: options.connections(),
             bandwidth: offer.bandwidth.map(|bytes| bytes.0),
             way: self.way(offer, journey.link_rate).await,
+            is_again: false,
         };
         let carrier = start_carrier(self, &config).await?;
         if let Some(journey) = &mut self.journey {
@@ -470,28 +471,36 @@ pub(super) async fn start_carrier(
     task: &GuestTask,
     config: &Config,
 ) -> Result<carrier::Control, Problem> {
-    let failed = |text: String| {
-        Problem::new(
-            ProblemKind::Failed,
-            CARRIER_FAILED,
-            text,
-            "correct the cause and try again; the guest was not touched",
-        )
-    };
-    let made = task.daemon.layout().create_carry(config.handoff);
-    let directory = made.map_err(|error| Problem::of(&error))?;
     fault_point!("carrier/start");
-    // Not by its name: an upgrade may have put another version there, or nothing yet.
-    let program = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
-    let description = format!("Whimbrel migration of guest {}", task.name());
-    let wrapper = whimbrel_host::process::scope_wrapper("whimbrel-carry", &description);
-    let spawned = carrier::spawn(&program, &wrapper, &directory, config).await;
-    spawned.map_err(|error| {
+    let spawned = spawn_carrier(&task.daemon, &task.name(), config).await;
+    spawned.inspect_err(|_| {
         // Nobody else will know of its place.
         if let Err(error) = task.daemon.layout().remove_carry(config.handoff) {
             tracing::warn!(%error, "the place of a carrying process stays behind");
         }
-        failed(whimbrel_model::problem::chain(&error))
+    })
+}
+
+/// Starts a carrying process. Where that fails, its place stays.
+pub(super) async fn spawn_carrier(
+    daemon: &Daemon,
+    guest: &GuestName,
+    config: &Config,
+) -> Result<carrier::Control, Problem> {
+    let made = daemon.layout().create_carry(config.handoff);
+    let directory = made.map_err(|error| Problem::of(&error))?;
+    // Not by its name: an upgrade may have put another version there, or nothing yet.
+    let program = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
+    let description = format!("Whimbrel migration of guest {guest}");
+    let wrapper = whimbrel_host::process::scope_wrapper("whimbrel-carry", &description);
+    let spawned = carrier::spawn(&program, &wrapper, &directory, config).await;
+    spawned.map_err(|error| {
+        Problem::new(
+            ProblemKind::Failed,
+            CARRIER_FAILED,
+            whimbrel_model::problem::chain(&error),
+            "correct the cause and try again; the guest was not touched",
+        )
     })
 }
 

@@ -104,6 +104,7 @@ impl GuestTask {
             connections: options.connections(),
             bandwidth: None,
             way: self.way(&offer, None).await,
+            is_again: false,
         };
         let carrier = start_carrier(self, &config).await?;
         self.watch_incoming(carrier);

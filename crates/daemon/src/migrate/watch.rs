@@ -33,7 +33,7 @@ const TELL_EVERY: Duration = Duration::from_millis(190);
 /// How often to look while the guest stands still, when every moment counts.
 const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(1);
 /// How long an engine may take to say how it goes before the carrier is asked alone.
-const ENGINE_ANSWER_MAX: Duration = Duration::from_secs(1);
+pub(super) const ENGINE_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// A link over which nothing came for longer may be lost.
 const LINK_QUIET_MAX: Duration = Duration::from_secs(1);
 /// How long a finished target may take to say so.

@@ -174,7 +174,20 @@ impl QemuInstance {
         command: &'static str,
         arguments: Value,
     ) -> Result<Value, EngineError> {
-        match self.monitor.execute(command, arguments).await {
+        self.quoted(self.monitor.execute(command, arguments).await)
+    }
+
+    /// Runs a command that QEMU runs even while its main thread stands still.
+    pub(super) async fn execute_urgently(
+        &self,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<Value, EngineError> {
+        self.quoted(self.monitor.execute_urgently(command, arguments).await)
+    }
+
+    fn quoted(&self, answer: Result<Value, EngineError>) -> Result<Value, EngineError> {
+        match answer {
             Err(EngineError::Gone { guest, .. }) => {
                 let last_words = words::last_words(&self.directory.join(ENGINE_LOG));
                 Err(EngineError::Gone { guest, last_words })
@@ -272,6 +285,9 @@ async fn listen(
             }
             Err(broadcast::error::RecvError::Lagged(count)) => {
                 tracing::warn!(count, "events of an engine were lost");
+                if let Some(instance) = instance.upgrade() {
+                    instance.ask_again();
+                }
             }
             Err(broadcast::error::RecvError::Closed) => break,
         }

@@ -30,6 +30,9 @@
 //!   The target's engine says `postcopy-active` before its devices are there; its guest leaves
 //!   `inmigrate` only when all of them are, and stands still then, because of `-S`. Its disks are
 //!   active from there on, whatever `late-block-activate` says.
+//! - While post-copy is cut off, the main thread of the target's QEMU may stand still on a page that
+//!   is missing, and then answers nothing. Its events come nevertheless, so they say that it is cut
+//!   off, and `migrate-recover` is one of the commands that it runs in another thread.
 //! - While a stalled link holds `device`, QEMU's monitor answers nothing. The cure is to close the
 //!   sockets at the other end of the channels.
 
@@ -62,6 +65,8 @@ const CHANNELS_MAX: u32 = 16;
 const PAUSE_MS_MAX: u128 = 2_000_000;
 /// What QEMU says of a second `migrate-recover`.
 const ALREADY_LISTENS: &str = "triggered already";
+/// Post-copy was cut off, and it is not known yet whether it will go on.
+const CUT_STATES: [&str; 3] = ["postcopy-paused", "postcopy-recover", "postcopy-recover-setup"];
 /// QEMU slows no guest down further.
 const THROTTLE_MAX: u8 = 99;
 /// How long a cancelled migration may take to wind up.
@@ -76,6 +81,10 @@ pub(super) struct Moving {
     was_running: bool,
     /// Half of the guest is elsewhere: what follows an end here is not ours to do.
     is_postcopy: bool,
+    /// QEMU has said that post-copy was cut off, and not that it goes on.
+    is_cut: bool,
+    /// What was last seen of post-copy.
+    seen: Progress,
     steps: PauseSteps,
 }
 
@@ -245,9 +254,16 @@ impl QemuInstance {
     }
 
     pub(super) async fn query_migration(&self) -> Result<Migration, EngineError> {
+        {
+            let moving = self.moving();
+            if moving.is_cut {
+                return Ok(Migration::Interrupted(moving.seen));
+            }
+        }
         let answer = self.ask_migration().await?;
         let migration = translate(answer, self.moving().steps);
         let Migration::PostCopy(progress) = migration else { return Ok(migration) };
+        self.moving().seen = progress;
         // The source still runs, or the devices have not arrived.
         match self.status().await?.as_str() {
             "inmigrate" => Ok(Migration::Active(progress)),
@@ -262,7 +278,8 @@ impl QemuInstance {
 
     pub(super) async fn begin_receive_again(&self) -> Result<ChannelEnd, EngineError> {
         let path = self.directory.join(SOCKET);
-        match self.execute("migrate-recover", json!({ "uri": unix_uri(&path)? })).await {
+        let uri = json!({ "uri": unix_uri(&path)? });
+        match self.execute_urgently("migrate-recover", uri).await {
             // Older ones take it once for each cut, and listen until somebody comes.
             Err(EngineError::Refused { reason, .. }) if reason.contains(ALREADY_LISTENS) => {}
             answer => drop(answer?),
@@ -341,8 +358,17 @@ impl QemuInstance {
         }
     }
 
+    /// Events were lost: how it stands is to be asked.
+    pub(super) fn ask_again(&self) {
+        self.moving().is_cut = false;
+    }
+
     /// Does what must follow an event at once.
     pub(super) async fn follow(&self, event: &Event) {
+        if event.name == "MIGRATION" {
+            let status = event.data["status"].as_str().unwrap_or_default();
+            self.moving().is_cut = CUT_STATES.contains(&status);
+        }
         let is_ours = self.moving().is_sending;
         if !is_ours {
             return;
@@ -417,9 +443,7 @@ fn translate(answer: Answer, steps: PauseSteps) -> Migration {
         "cancelled" => Migration::Cancelled,
         "pre-switchover" | "device" => Migration::Switching(progress),
         "postcopy-active" | "postcopy-device" => Migration::PostCopy(progress),
-        "postcopy-paused" => Migration::Interrupted(progress),
-        // Not known yet whether it will be able to.
-        "postcopy-recover" | "postcopy-recover-setup" => Migration::Interrupted(progress),
+        status if CUT_STATES.contains(&status) => Migration::Interrupted(progress),
         // `setup`, `wait-unplug`, `cancelling`, and what a newer QEMU may add: not at an end yet.
         _ => Migration::Active(progress),
     }

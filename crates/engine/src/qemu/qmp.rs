@@ -7,6 +7,12 @@
 //! events go to everyone who subscribed. When the stream ends, every waiting caller and every
 //! later one is told that the engine is gone.
 //!
+//! QEMU answers commands in its main thread, one after the other. In post-copy that thread may stand
+//! still: it has touched a page that is missing, for a device of the guest. The few commands that
+//! help there are *urgent*: QEMU runs them in the thread that reads the monitor (it says *out of
+//! band*), where it can. It stops reading once eight others wait, so we keep fewer than that waiting
+//! there, and the rest here.
+//!
 //! The crate `qapi` was considered and not taken: its types are generated from one version of the
 //! schema with every member required, while we speak to 7.2 and to the newest, which have dropped
 //! members and added enum values. We use some thirty commands and read few members of each.
@@ -24,6 +30,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 const LINE_BYTES_MAX: usize = 4 << 20;
 /// Commands waiting to be written.
 const COMMANDS_WAITING_MAX: usize = 64;
+/// Commands that QEMU has and did not answer; the urgent ones not counted.
+const COMMANDS_ASKED_MAX: usize = 4;
+/// What QEMU calls that it runs urgent commands at once.
+const OUT_OF_BAND: &str = "oob";
 /// Events kept for a subscriber that is slow.
 const EVENTS_KEPT_MAX: usize = 1024;
 /// A host under load answers late; only a hang is longer than this.
@@ -34,6 +44,7 @@ pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(180);
 pub(super) struct Monitor {
     guest: String,
     commands: mpsc::Sender<Command>,
+    urgent: mpsc::Sender<Command>,
     events: broadcast::WeakSender<Event>,
 }
 
@@ -50,8 +61,10 @@ pub(super) struct Event {
 struct Command {
     name: &'static str,
     arguments: Value,
-    answer: oneshot::Sender<Result<Value, String>>,
+    answer: Answer,
 }
+
+type Answer = oneshot::Sender<Result<Value, String>>;
 
 /// A line from QEMU: a greeting, an answer or an event.
 #[derive(Debug, Deserialize)]
@@ -65,7 +78,13 @@ struct Line {
     data: Value,
     timestamp: Option<Timestamp>,
     #[serde(rename = "QMP")]
-    greeting: Option<Value>,
+    greeting: Option<Greeting>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Greeting {
+    #[serde(default)]
+    capabilities: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,17 +108,21 @@ impl Monitor {
         let (reader, writer) = tokio::io::split(stream);
         let mut lines = Lines { reader: BufReader::new(reader), partial: Vec::new() };
         let greeting = tokio::time::timeout(ANSWER_WAIT_MAX, lines.next()).await;
-        match greeting {
-            Ok(Some(line)) if line.greeting.is_some() => {}
+        let greeting = match greeting {
+            Ok(Some(Line { greeting: Some(greeting), .. })) => greeting,
             Ok(_) => return Err(gone(guest)),
             Err(_) => return Err(silent(guest, "greeting", ANSWER_WAIT_MAX)),
-        }
+        };
         let (commands, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (urgent, urgent_receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (events, _) = broadcast::channel(EVENTS_KEPT_MAX);
         let weak = events.downgrade();
-        tokio::spawn(serve(lines, writer, receiver, events));
-        let monitor = Monitor { guest: guest.to_owned(), commands, events: weak };
-        monitor.execute("qmp_capabilities", json!({})).await?;
+        let knows_urgent = greeting.capabilities.iter().any(|known| known == OUT_OF_BAND);
+        let queues = Queues { commands: receiver, urgent: urgent_receiver, knows_urgent };
+        tokio::spawn(serve(lines, writer, queues, events));
+        let monitor = Monitor { guest: guest.to_owned(), commands, urgent, events: weak };
+        let enabled = if knows_urgent { json!({ "enable": [OUT_OF_BAND] }) } else { json!({}) };
+        monitor.execute("qmp_capabilities", enabled).await?;
         Ok(monitor)
     }
 
@@ -110,6 +133,15 @@ impl Monitor {
         arguments: Value,
     ) -> Result<Value, EngineError> {
         self.execute_within(ANSWER_WAIT_MAX, name, arguments).await
+    }
+
+    /// Runs one of the commands that QEMU runs even while its main thread stands still.
+    pub(super) async fn execute_urgently(
+        &self,
+        name: &'static str,
+        arguments: Value,
+    ) -> Result<Value, EngineError> {
+        self.exchange(&self.urgent, ANSWER_WAIT_MAX, name, arguments).await
     }
 
     /// Runs a query and reads the answer as `T`.
@@ -129,10 +161,20 @@ impl Monitor {
         name: &'static str,
         arguments: Value,
     ) -> Result<Value, EngineError> {
+        self.exchange(&self.commands, wait_max, name, arguments).await
+    }
+
+    async fn exchange(
+        &self,
+        queue: &mpsc::Sender<Command>,
+        wait_max: Duration,
+        name: &'static str,
+        arguments: Value,
+    ) -> Result<Value, EngineError> {
         let (answer, answered) = oneshot::channel();
         let exchange = async {
             let command = Command { name, arguments, answer };
-            self.commands.send(command).await.map_err(|_| gone(&self.guest))?;
+            queue.send(command).await.map_err(|_| gone(&self.guest))?;
             answered.await.map_err(|_| gone(&self.guest))
         };
         match tokio::time::timeout(wait_max, exchange).await {
@@ -163,41 +205,62 @@ fn silent(guest: &str, command: &str, wait: Duration) -> EngineError {
     }
 }
 
+/// What is to be written.
+struct Queues {
+    commands: mpsc::Receiver<Command>,
+    urgent: mpsc::Receiver<Command>,
+    /// QEMU runs urgent commands at once; otherwise they are like all others.
+    knows_urgent: bool,
+}
+
+/// A command that QEMU has.
+struct Asked {
+    is_urgent: bool,
+    answer: Answer,
+}
+
+type Waiting = HashMap<u64, Asked>;
+
 /// The task that owns the stream. It ends when QEMU closes it, or when no one can ask any more.
 async fn serve<R, W>(
     mut lines: Lines<R>,
     mut writer: W,
-    mut commands: mpsc::Receiver<Command>,
+    mut queues: Queues,
     events: broadcast::Sender<Event>,
 ) where
     R: AsyncBufRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let mut waiting = HashMap::new();
+    let mut waiting = Waiting::new();
     let mut id_next: u64 = 0;
     loop {
-        tokio::select! {
+        let asked = waiting.values().filter(|asked| !asked.is_urgent).count();
+        let (command, is_urgent) = tokio::select! {
+            biased;
             line = lines.next() => match line {
-                Some(line) => deliver(line, &mut waiting, &events),
+                Some(line) => {
+                    deliver(line, &mut waiting, &events);
+                    continue;
+                }
                 None => return,
             },
-            command = commands.recv() => {
-                let Some(command) = command else { return };
-                let request = json!({
-                    "execute": command.name, "arguments": command.arguments, "id": id_next,
-                });
-                waiting.insert(id_next, command.answer);
-                id_next += 1;
-                let text = format!("{request}\n");
-                if writer.write_all(text.as_bytes()).await.is_err() {
-                    return;
-                }
-            }
+            command = queues.urgent.recv() => (command, queues.knows_urgent),
+            command = queues.commands.recv(), if asked < COMMANDS_ASKED_MAX => (command, false),
+        };
+        let Some(Command { name, arguments, answer }) = command else { return };
+        // Who asked may have given up meanwhile.
+        if answer.is_closed() {
+            continue;
+        }
+        let verb = if is_urgent { "exec-oob" } else { "execute" };
+        let request = json!({ verb: name, "arguments": arguments, "id": id_next });
+        waiting.insert(id_next, Asked { is_urgent, answer });
+        id_next += 1;
+        if writer.write_all(format!("{request}\n").as_bytes()).await.is_err() {
+            return;
         }
     }
 }
-
-type Waiting = HashMap<u64, oneshot::Sender<Result<Value, String>>>;
 
 /// Gives a line to whom it belongs. That nobody waits for it any more is not an error.
 fn deliver(line: Line, waiting: &mut Waiting, events: &broadcast::Sender<Event>) {
@@ -206,12 +269,12 @@ fn deliver(line: Line, waiting: &mut Waiting, events: &broadcast::Sender<Event>)
         let _ = events.send(Event { name, data: line.data, at });
         return;
     }
-    let Some(answer) = line.id.and_then(|id| waiting.remove(&id)) else { return };
+    let Some(asked) = line.id.and_then(|id| waiting.remove(&id)) else { return };
     let result = match line.error {
         Some(refusal) => Err(refusal.desc),
         None => Ok(line.value.unwrap_or(Value::Null)),
     };
-    let _ = answer.send(result);
+    let _ = asked.answer.send(result);
 }
 
 fn system_time(timestamp: Timestamp) -> Option<SystemTime> {
@@ -261,7 +324,7 @@ mod tests {
     use super::*;
     use tokio::io::DuplexStream;
 
-    const GREETING: &str = "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\n";
+    const GREETING: &str = "{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\n";
 
     /// Plays QEMU: greets, then gives each command it reads to `answer`, which writes lines.
     async fn open(answer: impl Fn(Value) -> String + Send + 'static) -> Monitor {
@@ -343,6 +406,32 @@ mod tests {
         let monitor = open(|r| if r["execute"] == "stop" { String::new() } else { ok(&r) }).await;
         let error = monitor.execute("stop", json!({})).await.unwrap_err();
         assert!(matches!(error, EngineError::Silent { seconds: 180, .. }), "{error}");
+    }
+
+    /// While QEMU answers nothing it has few commands, so that it goes on reading, and what is urgent
+    /// passes the others.
+    #[tokio::test]
+    async fn an_urgent_command_passes_those_that_hang() {
+        let (asked, mut seen) = mpsc::unbounded_channel();
+        let monitor = open(move |request| {
+            let is_urgent = request.get("exec-oob").is_some();
+            asked.send(request.clone()).unwrap();
+            match request["execute"] == "qmp_capabilities" || is_urgent {
+                true => ok(&request),
+                false => String::new(),
+            }
+        })
+        .await;
+        assert_eq!(seen.recv().await.unwrap()["arguments"], json!({"enable": ["oob"]}));
+        for _ in 0..2 * COMMANDS_ASKED_MAX {
+            let monitor = monitor.clone();
+            tokio::spawn(async move { monitor.execute("query-migrate", json!({})).await });
+        }
+        for _ in 0..COMMANDS_ASKED_MAX {
+            assert_eq!(seen.recv().await.unwrap()["execute"], "query-migrate");
+        }
+        monitor.execute_urgently("migrate-recover", json!({})).await.unwrap();
+        assert_eq!(seen.recv().await.unwrap()["exec-oob"], "migrate-recover");
     }
 
     /// A line without end does not fill our memory.

@@ -27,6 +27,9 @@ pub struct Config {
     /// Bytes a second of all channels together; none: no limit.
     pub bandwidth: Option<u64>,
     pub way: Way,
+    /// Of the source: the engine has lost its channels before, and is to be given one only when
+    /// that leads to the other engine.
+    pub is_again: bool,
 }
 
 /// How the engine's bytes travel.
@@ -58,6 +61,9 @@ pub struct Pages {
     pub connections: u32,
     /// The guest's disks, where pages that lie on them may travel as references.
     pub disks: Option<Disks>,
+    /// Whether a lost link is waited for as long as it takes, and not for two minutes: nobody can
+    /// do without what it carries.
+    pub is_patient: bool,
 }
 
 /// Raw disks that both hosts read.
@@ -145,6 +151,8 @@ struct Raw {
     connections: u32,
     bandwidth: Option<u64>,
     pages: Option<RawPages>,
+    #[serde(default)]
+    is_again: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -157,6 +165,8 @@ struct RawPages {
     #[serde(default = "one")]
     connections: u32,
     disks: Option<Disks>,
+    #[serde(default)]
+    is_patient: bool,
 }
 
 /// What releases did that did not write how many.
@@ -197,6 +207,7 @@ impl From<&Config> for Raw {
             },
             connections: config.connections,
             bandwidth: config.bandwidth,
+            is_again: config.is_again,
             pages: match &config.way {
                 Way::Tunnel => None,
                 Way::Pages(pages) => Some(RawPages {
@@ -206,6 +217,7 @@ impl From<&Config> for Raw {
                     link_bytes_per_s: pages.link_bytes_per_s,
                     connections: pages.connections,
                     disks: pages.disks.clone(),
+                    is_patient: pages.is_patient,
                 }),
             },
         }
@@ -228,6 +240,7 @@ impl From<Raw> for Config {
             },
             connections: raw.connections,
             bandwidth: raw.bandwidth,
+            is_again: raw.is_again,
             way: match raw.pages {
                 None => Way::Tunnel,
                 Some(pages) => Way::Pages(Pages {
@@ -237,6 +250,7 @@ impl From<Raw> for Config {
                     link_bytes_per_s: pages.link_bytes_per_s,
                     connections: pages.connections,
                     disks: pages.disks,
+                    is_patient: pages.is_patient,
                 }),
             },
         }

@@ -27,7 +27,7 @@ mod link;
 mod packers;
 
 use super::channel::{CarryError, Guard, RESUME_MAX, read_engine};
-use super::config::PAGES_CONNECTIONS_MAX;
+use super::config::{PAGES_CONNECTIONS_MAX, Pages};
 use super::frames::{self, OpenWay};
 use super::meter::Meter;
 use super::process::{Carrier, Connection, NoLink};
@@ -65,8 +65,13 @@ const REDIAL_MAX: Duration = Duration::from_secs(1);
 /// After so many cuts one connection has to do: what lies between the hosts may not like several.
 pub(super) const JOINED_CUTS_MAX: u32 = 8;
 
-/// Where the next connection comes from.
-pub(super) enum Links {
+/// Where the next connection comes from, and how long it may take; none: as long as it takes.
+pub(super) struct Links {
+    way: LinkWay,
+    patience: Option<Duration>,
+}
+
+pub(super) enum LinkWay {
     Dial(Arc<Carrier>),
     Wait(mpsc::Receiver<Coming>),
 }
@@ -155,9 +160,9 @@ impl Stream {
             self.meter.set_connected(false);
             connection = match over {
                 Over::Replaced(connection) => *connection,
-                Over::Finished => match &mut links {
-                    Links::Dial(_) => return Ok(()),
-                    Links::Wait(coming) => match resuming(coming).await {
+                Over::Finished => match &mut links.way {
+                    LinkWay::Dial(_) => return Ok(()),
+                    LinkWay::Wait(coming) => match resuming(coming).await {
                         Some(connection) => connection,
                         None => return Ok(()),
                     },
@@ -438,23 +443,33 @@ async fn freed<T>(feed: Option<&Feed<T>>) {
 }
 
 impl Links {
+    pub(super) fn new(way: LinkWay, pages: &Pages) -> Self {
+        Self { way, patience: (!pages.is_patient).then_some(RESUME_MAX) }
+    }
+
     /// Returns the next connection, after one was lost.
     async fn next(&mut self) -> Result<Connection, CarryError> {
-        let connection = tokio::time::timeout(RESUME_MAX, async {
-            match self {
-                Links::Dial(carrier) => dial(carrier).await,
-                Links::Wait(coming) => resuming(coming).await.ok_or(CarryError::NotResumed),
+        let connection = async {
+            match &mut self.way {
+                LinkWay::Dial(carrier) => dial(carrier).await,
+                LinkWay::Wait(coming) => resuming(coming).await.ok_or(CarryError::NotResumed),
             }
-        });
-        connection.await.unwrap_or(Err(CarryError::NotResumed))
+        };
+        match self.patience {
+            Some(patience) => {
+                let connection = tokio::time::timeout(patience, connection);
+                connection.await.unwrap_or(Err(CarryError::NotResumed))
+            }
+            None => connection.await,
+        }
     }
 
     /// Returns a connection that takes the place of one that may still seem alive here, or joins
     /// it.
     async fn coming(&mut self) -> Coming {
-        match self {
-            Links::Dial(_) => std::future::pending().await,
-            Links::Wait(coming) => match coming.recv().await {
+        match &mut self.way {
+            LinkWay::Dial(_) => std::future::pending().await,
+            LinkWay::Wait(coming) => match coming.recv().await {
                 Some(coming) => coming,
                 None => std::future::pending().await,
             },

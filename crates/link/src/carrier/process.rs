@@ -16,7 +16,7 @@ use super::frames::{Frame, Open, OpenWay, Parser, REASON_BYTES_MAX, VERSION};
 use super::meter::Meter;
 use super::pages::begin::{self, Begin, Known};
 use super::pages::keeper::{Keeper, Moved};
-use super::pages::{Coming, Links, Stream};
+use super::pages::{Coming, LinkWay, Links, Stream};
 use super::server;
 use super::status::Status;
 use super::throttle::Throttle;
@@ -73,6 +73,8 @@ struct State {
     channels: Vec<Arc<Meter>>,
     /// A channel is being opened.
     is_opening: bool,
+    /// There is a link, and the engine is to come.
+    is_linked: bool,
     running: usize,
     /// Keeps the guest's memory, or what is known of it.
     keeper: Option<Keeper>,
@@ -91,6 +93,7 @@ impl Carrier {
         let state = State {
             channels: Vec::new(),
             is_opening: false,
+            is_linked: false,
             running: 0,
             keeper: None,
             coming: None,
@@ -180,6 +183,7 @@ impl Carrier {
         Status {
             channels: state.channels.iter().map(|meter| meter.status()).collect(),
             channel_count: self.config.connections,
+            is_linked: state.is_linked,
             is_finished: state.channels.len() == expected
                 && state.channels.iter().all(|meter| meter.has_ended()),
             problem: state.problem.clone(),
@@ -248,47 +252,58 @@ impl Carrier {
     /// Opens a channel for each connection of the engine, in order.
     async fn open_from_engine(self: Arc<Self>, listener: UnixListener) {
         for channel in 0..self.config.connections {
-            let engine = tokio::select! {
-                accepted = listener.accept() => accepted.map(|(engine, _)| engine),
+            let outcome = tokio::select! {
+                outcome = self.open_next(&listener, channel) => outcome,
                 () = self.lost() => return,
             };
-            let turn = self.turn();
-            let opened = tokio::select! {
-                opened = self.open(engine, channel) => opened,
-                () = self.lost() => return,
-            };
-            drop(turn);
-            if let Err(problem) = opened {
+            if let Err(problem) = outcome {
                 return self.lose(format!("channel {channel} was not opened: {problem}"));
             }
         }
     }
 
-    async fn open(
+    async fn open_next(
         self: &Arc<Self>,
-        engine: io::Result<UnixStream>,
+        listener: &UnixListener,
         channel: u32,
     ) -> Result<(), String> {
-        let engine = engine.map_err(|e| chain(&e))?;
-        match &self.config.way {
-            Way::Tunnel => match self.open_link(channel, OpenWay::Tunnel).await.map_err(words)? {
-                (Frame::Ready, connection) => {
-                    self.start(connection, engine);
-                    Ok(())
-                }
-                _ => Err(NOT_ASKED.to_owned()),
-            },
-            Way::Pages(pages) => {
-                let known = Known::load(pages, &self.config).await;
-                let answer = self.open_link(channel, known.way()).await.map_err(words)?;
-                let (Frame::Shelf(shelf), connection) = answer else {
-                    return Err(NOT_ASKED.to_owned());
-                };
-                let (begin, keeper) = known.begin(engine, pages, shelf, self.throttle.clone());
-                self.start_stream(begin, keeper, connection, Links::Dial(self.clone()));
-                Ok(())
-            }
+        if !self.config.is_again {
+            let (engine, _) = listener.accept().await.map_err(|e| chain(&e))?;
+            let _turn = self.turn();
+            let opened = self.open(channel).await?;
+            return self.begin(opened, engine);
         }
+        let _turn = self.turn();
+        let opened = self.open(channel).await?;
+        self.lock().is_linked = true;
+        let (engine, _) = listener.accept().await.map_err(|e| chain(&e))?;
+        self.begin(opened, engine)
+    }
+
+    /// Opens a channel at the target, whose engine is connected then.
+    async fn open(&self, channel: u32) -> Result<Opened, String> {
+        let known = match &self.config.way {
+            Way::Tunnel => None,
+            Way::Pages(pages) => Some(Known::load(pages, &self.config).await),
+        };
+        let way = known.as_ref().map_or(OpenWay::Tunnel, Known::way);
+        let (answer, connection) = self.open_link(channel, way).await.map_err(words)?;
+        Ok(Opened { known, answer, connection })
+    }
+
+    /// Connects the engine here to a channel.
+    fn begin(self: &Arc<Self>, opened: Opened, engine: UnixStream) -> Result<(), String> {
+        let Opened { known, answer, connection } = opened;
+        match (&self.config.way, known, answer) {
+            (Way::Tunnel, None, Frame::Ready) => self.start(connection, engine),
+            (Way::Pages(pages), Some(known), Frame::Shelf(shelf)) => {
+                let (begin, keeper) = known.begin(engine, pages, shelf, self.throttle.clone());
+                let links = Links::new(LinkWay::Dial(self.clone()), pages);
+                self.start_stream(begin, keeper, connection, links);
+            }
+            _ => return Err(NOT_ASKED.to_owned()),
+        }
+        Ok(())
     }
 
     /// Makes a new link for the stream of pages, instead of the others or besides them.
@@ -395,7 +410,8 @@ impl Carrier {
                     begin::target(engine, pages, shelf, kept.clone(), &self.config, throttle);
                 let (coming, links) = mpsc::channel(COMING_MAX);
                 self.lock().coming = Some(coming);
-                self.start_stream(begin, keeper, (link, rest), Links::Wait(links));
+                let links = Links::new(LinkWay::Wait(links), pages);
+                self.start_stream(begin, keeper, (link, rest), links);
             }
             (OpenWay::Tunnel, Way::Tunnel) => {
                 send(&mut link, &Frame::Ready).await.map_err(|e| chain(&e))?;
@@ -529,6 +545,13 @@ impl Drop for Turn {
         self.0.lock().is_opening = false;
         self.0.changed.notify_waiters();
     }
+}
+
+/// A channel that is open at the target, and that no engine here is connected to yet.
+struct Opened {
+    known: Option<Known>,
+    answer: Frame,
+    connection: Connection,
 }
 
 /// Why there is no link.

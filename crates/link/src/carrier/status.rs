@@ -14,6 +14,9 @@ pub struct Status {
     pub channels: Vec<ChannelStatus>,
     /// How many there will be.
     pub channel_count: u32,
+    /// The engine is to be given a channel that leads to the other one; see `is_again` in the
+    /// configuration.
+    pub is_linked: bool,
     /// Every channel that was announced has ended in both directions.
     pub is_finished: bool,
     /// Why the attempt is over before its end: a cut link, unequal digests.
@@ -111,6 +114,8 @@ impl Status {
 struct Raw {
     channels: Vec<RawChannel>,
     channel_count: u32,
+    #[serde(default)]
+    is_linked: bool,
     is_finished: bool,
     problem: Option<String>,
     idle_ms: u64,
@@ -182,6 +187,7 @@ impl From<&Status> for Raw {
         Raw {
             channels: status.channels.iter().map(channel).collect(),
             channel_count: status.channel_count,
+            is_linked: status.is_linked,
             is_finished: status.is_finished,
             problem: status.problem.clone(),
             idle_ms: u64::try_from(status.idle.as_millis()).unwrap_or(u64::MAX),
@@ -213,6 +219,7 @@ impl From<Raw> for Status {
         Status {
             channels: raw.channels.into_iter().map(channel).collect(),
             channel_count: raw.channel_count,
+            is_linked: raw.is_linked,
             is_finished: raw.is_finished,
             problem: raw.problem,
             idle: Duration::from_millis(raw.idle_ms),

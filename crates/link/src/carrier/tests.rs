@@ -87,6 +87,7 @@ impl Pair {
                 image_bytes_max,
                 is_reused: true,
                 disks: None,
+                is_patient: false,
                 link_bytes_per_s: None,
                 connections: 1,
             })
@@ -116,6 +117,7 @@ impl Pair {
             connections,
             bandwidth: None,
             way: way(path),
+            is_again: false,
         };
         let meet = Meet::Listen { path: source_engine.clone(), owner: None };
         let source = config(&beta, Side::Source { addresses: vec![address] }, meet, &paths[0]);

@@ -257,6 +257,7 @@ async fn what_lies_on_the_disk_does_not_travel() {
                 link_bytes_per_s: None,
                 connections: 1,
                 disks: Some(disks),
+                is_patient: false,
             })
         })
         .await;
