@@ -116,8 +116,12 @@ pub const STORIES: &[Story] = stories! {
         memory_follows,
         a_daemon_is_killed,
         a_cut_is_waited_for,
+        the_deadline_passes,
         daemons_die_in_a_cut,
         a_carrying_process_is_killed,
+        the_half_that_was_left_is_lost,
+        the_half_that_runs_is_lost,
+        a_host_does_not_come_back,
         its_way_is_not_overridden,
         the_kernel_must_allow_it,
     }

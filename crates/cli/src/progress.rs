@@ -148,15 +148,21 @@ fn current(migration: &Migration) -> Option<String> {
         Phase::Switch => "the guest stands still".to_owned(),
         Phase::Handoff => format!("{} takes over", migration.target),
         Phase::Postcopy => format!(
-            "{}   {} runs on {}, the rest of its memory follows",
+            "{}   {} runs on {}, the rest of its memory follows{}",
             memory(migration),
             migration.guest,
-            migration.target
+            migration.target,
+            if is_late(migration) { "; later than promised, and there is no way back" } else { "" }
         ),
         Phase::Release => "cleaning up".to_owned(),
         Phase::Ended => return None,
     };
     Some(line(migration.phase, &text))
+}
+
+fn is_late(migration: &Migration) -> bool {
+    let bargain = migration.bargain.as_ref().filter(|bargain| !bargain.is_held);
+    bargain.is_some_and(|bargain| migration.elapsed_ms > bargain.deadline_ms)
 }
 
 #[cfg(test)]

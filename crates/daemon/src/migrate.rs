@@ -227,7 +227,12 @@ impl Journey {
 
     /// The guest is ours and runs here, and the rest of its memory follows.
     pub(crate) fn runs_here_in_postcopy(&self) -> bool {
-        !self.is_source() && self.progressing.phase() == Phase::Postcopy
+        !self.is_source() && self.is_half()
+    }
+
+    /// Part of the guest's memory is here, and part of it elsewhere.
+    pub(crate) fn is_half(&self) -> bool {
+        self.progressing.phase() == Phase::Postcopy
     }
 
     /// Returns how long the attempt may be without a link now. A stream of pages goes on behind a

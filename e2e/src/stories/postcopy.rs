@@ -5,8 +5,9 @@
 //! asked for: it runs on the target while its memory follows.
 
 use crate::lab::Host;
-use crate::scene::{Cast, Scene, console_of, json, lives_only_on, report, state, until};
+use crate::scene::{Cast, SOON, Scene, console_of, json, lives_only_on, report, state, until};
 use crate::setting::Setting;
+use crate::stories::crash::kill_engine;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -146,6 +147,26 @@ pub(super) fn a_cut_is_waited_for(setting: &Setting) -> Result<()> {
     Ok(())
 }
 
+/// The wire is out for so long that the deadline passes. The guest moves nevertheless, and that it
+/// is late is told.
+pub(super) fn the_deadline_passes(setting: &Setting) -> Result<()> {
+    let _may = FaultsOfAll::set("1")?;
+    let scene = Scene::paired(setting)?;
+    let witness = in_two_halves(&scene)?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    beta.unplug()?;
+    until("the deadline passes", LONG, || {
+        Ok(alpha.whimbrel(&["log", "web1"])?.ok()?.contains("the 80 s it was to take are over"))
+    })?;
+    alpha.whimbrel(&["cancel", "web1"])?.refused(1, "migration/too-late")?;
+    beta.plug_in()?;
+    wide(&scene)?;
+    has_moved(&scene, &witness)?;
+    let report = report(alpha, "web1")?;
+    ensure!(report["is_kept"] == false, "{report}");
+    Ok(())
+}
+
 /// Both daemons die while the wire is out. Nobody is missed until it is plugged in again.
 pub(super) fn daemons_die_in_a_cut(setting: &Setting) -> Result<()> {
     let _may = FaultsOfAll::set("1")?;
@@ -180,17 +201,85 @@ pub(super) fn a_carrying_process_is_killed(setting: &Setting) -> Result<()> {
     has_moved(&scene, &witness)
 }
 
-fn kill_carriers(host: &Host) -> Result<()> {
+fn carriers(host: &Host) -> Vec<u32> {
     let is_carrier = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).split('\0').nth(1) == Some("carry")
     };
-    let carriers: Vec<_> = host.processes().into_iter().filter(is_carrier).collect();
+    host.processes().into_iter().filter(is_carrier).collect()
+}
+
+fn kill_carriers(host: &Host) -> Result<()> {
+    let carriers = carriers(host);
     ensure!(!carriers.is_empty(), "nothing is carried on {}", host.name);
     for pid in carriers {
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
     }
     Ok(())
+}
+
+/// The engine of one host is killed in the middle: what runs is lost, as in a crash of the guest on
+/// the host it had gone to, and that is said on both. It is started there once, from its disks.
+fn a_half_is_lost(setting: &Setting, lost: impl Fn(&Scene) -> &Host) -> Result<()> {
+    let _may = FaultsOfAll::set("1")?;
+    let scene = Scene::paired(setting)?;
+    let witness = in_two_halves(&scene)?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    kill_engine(lost(&scene))?;
+    wide(&scene)?;
+    until("nothing of it is left on alpha", LONG, || Ok(state(alpha, "web1")?.is_none()))?;
+    lives_only_on(beta, alpha, "web1", "running")?;
+    until("it was started again", LONG, || Ok(has_booted_twice(&witness)))?;
+    for host in [alpha, beta] {
+        let report = json(host, &["report", "web1"])?;
+        println!("{report}");
+        ensure!(report["result"] == "failed", "{report}");
+        ensure!(report["problem"]["code"] == "migration/half-lost", "{report}");
+        until("nothing carries any more", SOON, || Ok(carriers(host).is_empty()))?;
+    }
+    let log = beta.whimbrel(&["log", "web1"])?.ok()?;
+    println!("{log}");
+    ensure!(log.matches("starts it again").count() == 1, "{log}");
+    ensure!(log.contains("ended while memory was still to follow"), "{log}");
+    ensure!(!log.contains("its memory is kept here"), "{log}");
+    Ok(())
+}
+
+pub(super) fn the_half_that_was_left_is_lost(setting: &Setting) -> Result<()> {
+    a_half_is_lost(setting, Scene::alpha)
+}
+
+pub(super) fn the_half_that_runs_is_lost(setting: &Setting) -> Result<()> {
+    a_half_is_lost(setting, Scene::beta)
+}
+
+/// The host that the guest has left is gone in the middle. Where it runs it can be stopped, and
+/// started from its disks; when the host is back, nothing of the guest is left there.
+pub(super) fn a_host_does_not_come_back(setting: &Setting) -> Result<()> {
+    let _may = FaultsOfAll::set("1")?;
+    let scene = Scene::paired(setting)?;
+    let witness = in_two_halves(&scene)?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    alpha.unplug()?;
+    alpha.kill_daemon()?;
+    kill_engine(alpha)?;
+    kill_carriers(alpha)?;
+    until("beta notices", LONG, || {
+        Ok(beta.whimbrel(&["log", "web1"])?.ok()?.contains("the link was lost in post-copy"))
+    })?;
+    beta.whimbrel(&["stop", "web1", "--now"])?.ok()?;
+    ensure!(carriers(beta).is_empty(), "something carries on beta");
+    beta.whimbrel(&["start", "web1"])?.ok()?;
+    until("it was started again", LONG, || Ok(has_booted_twice(&witness)))?;
+    alpha.plug_in()?;
+    wide(&scene)?;
+    alpha.start_daemon()?;
+    lives_only_on(beta, alpha, "web1", "running")?;
+    until("nothing carries any more", SOON, || Ok(carriers(alpha).is_empty()))
+}
+
+fn has_booted_twice(witness: &Witness<'_>) -> bool {
+    witness.status().and_then(|status| status.boot(0)).is_ok_and(|boots| boots == 2)
 }
 
 /// Where another way of memory was asked for, that is refused before anything begins.

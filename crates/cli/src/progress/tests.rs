@@ -4,7 +4,7 @@
 //! A migration from its plan to its end, as the lines a person sees.
 
 use super::*;
-use whimbrel_api::migration::{Mode, PhaseTime, Progress as Figures};
+use whimbrel_api::migration::{Bargain, Mode, OnMiss, PhaseTime, Progress as Figures};
 use whimbrel_api::plan::{Convergence, Finding, Forecast, Range};
 
 fn migration(phase: Phase) -> Migration {
@@ -91,6 +91,25 @@ fn the_current_line_says_why() {
     busy.progress.as_mut().unwrap().reason = Some("it writes faster than it is sent".into());
     let line = super::current(&busy).unwrap();
     assert!(line.ends_with("left   it writes faster than it is sent"), "{line}");
+}
+
+/// Once half of the guest has moved nothing can be taken back, and a deadline only be missed.
+#[test]
+fn a_late_half_is_said() {
+    let mut half = migration(Phase::Postcopy);
+    let promise = Bargain {
+        pause_ms_max: 300,
+        deadline_ms: 60_000,
+        slowdown_percent_max: 0,
+        on_miss: OnMiss::Postcopy,
+        is_held: false,
+    };
+    (half.bargain, half.elapsed_ms) = (Some(promise), 60_000);
+    let line = current(&half).unwrap();
+    assert!(line.ends_with("web1 runs on beta, the rest of its memory follows"), "{line}");
+    half.elapsed_ms += 1;
+    let line = current(&half).unwrap();
+    assert!(line.ends_with("; later than promised, and there is no way back"), "{line}");
 }
 
 /// Savings are never negative, and nothing is divided by nothing.

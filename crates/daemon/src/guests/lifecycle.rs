@@ -176,6 +176,7 @@ impl GuestTask {
     /// Ends the engine, if there is one, and everything that goes with it. Repeats until it is
     /// gone: there is nothing else to do with an engine that must not live.
     pub(crate) async fn end_engine(&mut self) {
+        self.leave_half().await;
         if let Some(held) = self.engine.take() {
             if let Some(console) = &held.console {
                 console.end("the guest was stopped");

@@ -46,8 +46,10 @@ pub(crate) enum MigrationEvent {
     Rehearsed,
     /// New figures from engine and carrier.
     Progress(Box<Figures>),
-    /// Nothing is missing any more in post-copy, or the engine is gone.
+    /// Nothing is missing any more in post-copy.
     Whole,
+    /// The other host has lost its half of the guest.
+    HalfLost(Box<Problem>),
 }
 
 /// What a person can want of a guest.

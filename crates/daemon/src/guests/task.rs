@@ -275,7 +275,7 @@ impl GuestTask {
     }
 
     async fn order_stop_now(&mut self) -> Result<(), Problem> {
-        self.must_be_still("stopped")?;
+        self.may_end_here("stopped")?;
         if self.engine.is_none() {
             return Err(self.not_now("stopped", "it is stopped already"));
         }
@@ -309,7 +309,7 @@ impl GuestTask {
     }
 
     async fn ask_to_power_down(&mut self, action: &'static str) -> Result<(), Problem> {
-        self.must_be_still(action)?;
+        self.may_end_here(action)?;
         let Some(held) = &self.engine else {
             return Err(self.not_now(action, "start it with `whimbrel start`"));
         };
@@ -434,6 +434,14 @@ impl GuestTask {
                 "wait for the migration to end (`whimbrel watch`), or cancel it \
                  (`whimbrel cancel`)",
             )),
+        }
+    }
+
+    /// A guest that runs here may end here, also while part of it is elsewhere.
+    fn may_end_here(&self, action: &'static str) -> Result<(), Problem> {
+        match &self.journey {
+            Some(journey) if journey.runs_here_in_postcopy() => Ok(()),
+            _ => self.must_be_still(action),
         }
     }
 

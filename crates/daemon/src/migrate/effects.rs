@@ -255,6 +255,7 @@ impl GuestTask {
             MigrationEvent::Rehearsed => self.end_rehearsal().await,
             MigrationEvent::Progress(progress) => self.on_progress(*progress),
             MigrationEvent::Whole => self.on_whole().await,
+            MigrationEvent::HalfLost(problem) => self.on_half_lost(*problem).await,
         }
     }
 
@@ -290,6 +291,7 @@ impl GuestTask {
         // A source destroys its copy because the guest is elsewhere.
         if self.journey.as_ref().is_some_and(Journey::is_source)
             && !self.ownership.machine().may_run()
+            && self.half_that_is_lost().is_none()
         {
             self.let_carrier_keep();
         }

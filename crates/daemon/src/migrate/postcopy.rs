@@ -13,21 +13,28 @@
 //! decides when: its new carrying process first makes a link that leads to the target's engine, and
 //! then its engine is given the channel. The target listens, again whenever that comes to nothing.
 //! What is needed for it lies beside the carrying process, so that a restarted daemon can, too.
+//!
+//! A half whose engine ended is lost for good, and the other with it. The host it was on says so in
+//! its report of the migration, which the other asks for while it misses something: the source
+//! then clears away its own half, and the target ends its engine, which is a crash of the guest
+//! there. The same where the guest ended by itself on the target, or was stopped.
 
 use crate::daemon::Daemon;
 use crate::guests::{GuestEvent, GuestHandle, GuestTask, MigrationEvent};
-use crate::migrate::source::spawn_carrier;
+use crate::migrate::report::report_of;
+use crate::migrate::source::{GUEST_ENDED, spawn_carrier};
 use crate::migrate::watch::{ENGINE_ANSWER_MAX, next_look};
 use crate::migrate::{Figures, Journey, Role};
 use crate::story::About;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use whimbrel_api::migration::{Mode, Phase};
+use tokio::task::JoinHandle;
+use whimbrel_api::migration::{MigrationResult, Mode, Phase};
 use whimbrel_api::{Kind, Problem};
 use whimbrel_engine::{ChannelEnd, EngineError, Instance, Migration};
 use whimbrel_handoff::effect::Event;
 use whimbrel_link::carrier::{Config, Control, Meet, Side, Status};
-use whimbrel_model::id::{GuestId, GuestName, HandoffId};
+use whimbrel_model::id::{GuestId, GuestName, HandoffId, HostId};
 use whimbrel_model::problem::chain;
 
 whimbrel_model::codes! {
@@ -46,8 +53,11 @@ struct Half {
     guest: GuestHandle,
     name: GuestName,
     handoff: HandoffId,
+    peer: HostId,
     instance: Arc<dyn Instance>,
     carrier: Control,
+    /// The other host is asked what became of its half.
+    asking: Option<JoinHandle<Option<Problem>>>,
     /// It was told that the link is lost.
     is_cut: bool,
     /// The engine has lost its channels, and this was done about it.
@@ -74,9 +84,7 @@ impl Half {
             self.note_link(&carried);
             let asked = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.migration()).await;
             let event = match asked {
-                Ok(Ok(Migration::Completed(_)) | Err(EngineError::Gone { .. })) => {
-                    Some(MigrationEvent::Whole)
-                }
+                Ok(Ok(Migration::Completed(_))) => Some(MigrationEvent::Whole),
                 Ok(Ok(Migration::Interrupted(_))) => {
                     self.join_again(&carried).await;
                     None
@@ -86,10 +94,19 @@ impl Half {
                     let figures = Figures { migration, carried, advice: None };
                     Some(MigrationEvent::Progress(Box::new(figures)))
                 }
-                // It is busy, waits for a page itself, or is about to say that it is gone.
+                // It says so itself.
+                Ok(Err(EngineError::Gone { .. })) => return,
+                // It is busy, or waits for a page itself.
                 Ok(Err(_)) | Err(_) => None,
             };
-            let is_over = matches!(event, Some(MigrationEvent::Whole));
+            let event = match event {
+                Some(MigrationEvent::Progress(_)) | None if self.is_cut || event.is_none() => {
+                    self.other_half().await.or(event)
+                }
+                event => event,
+            };
+            let is_over =
+                matches!(event, Some(MigrationEvent::Whole | MigrationEvent::HalfLost(_)));
             if let Some(event) = event {
                 let handoff = self.handoff;
                 if self.guest.send(GuestEvent::Migration { handoff, event }).await.is_err() {
@@ -101,6 +118,23 @@ impl Half {
             }
             next_look(&mut events, LOOK_EVERY).await;
         }
+    }
+
+    /// Asks the other host, from time to time, whether its half is lost for good. Does not wait for
+    /// the answer: it may be out of reach, and as long as it has its half it takes its time.
+    async fn other_half(&mut self) -> Option<MigrationEvent> {
+        if let Some(answer) = self.asking.take_if(|asking| asking.is_finished()) {
+            let problem = answer.await.ok()??;
+            return Some(MigrationEvent::HalfLost(Box::new(problem)));
+        }
+        if self.asking.is_none() {
+            let (daemon, peer, handoff) = (self.daemon.clone(), self.peer, self.handoff);
+            self.asking = Some(tokio::spawn(async move {
+                let report = report_of(&daemon, peer, handoff).await.ok()?;
+                report.problem.filter(|_| report.result == MigrationResult::Failed)
+            }));
+        }
+        None
     }
 
     /// Tells of a link that is lost, and of one that is back.
@@ -205,7 +239,7 @@ impl GuestTask {
     /// The target runs the guest, and needs our half of it until nothing is missing.
     pub(super) async fn await_drained(&mut self) -> Option<Event> {
         let Some(held) = &self.engine else {
-            self.story_warn("the half of the guest that was still here is lost");
+            self.lose_half();
             return Some(Event::Drained);
         };
         if matches!(held.instance.migration().await, Ok(Migration::Completed(_))) {
@@ -236,6 +270,8 @@ impl GuestTask {
             guest: self.handle.clone(),
             name,
             handoff: journey.handoff,
+            peer: journey.peer,
+            asking: None,
             instance: held.instance.clone(),
             carrier: Control::new(&self.daemon.layout().carry(journey.handoff)),
             is_cut: false,
@@ -260,6 +296,79 @@ impl GuestTask {
         self.follow_half();
     }
 
+    /// The engine here is gone, and with it what it had not sent.
+    pub(super) fn lose_half(&mut self) {
+        let problem = half_lost(self.name().as_str(), self.daemon.name.as_str());
+        self.note_half_lost(problem);
+    }
+
+    /// Whatever else was noted before is not why.
+    fn note_half_lost(&mut self, problem: Problem) {
+        if let Some(journey) = &mut self.journey {
+            journey.problem = Some(problem);
+        }
+    }
+
+    /// The other host has lost its half.
+    pub(super) async fn on_half_lost(&mut self, problem: Problem) {
+        self.note_half_lost(problem);
+        match (self.journey.as_ref().is_some_and(Journey::is_source), &self.engine) {
+            (true, _) => self.tell_machine(Event::Drained).await,
+            // Its end is heard of as any other.
+            (false, Some(held)) => {
+                if let Err(error) = held.instance.destroy().await {
+                    self.story_problem(&Problem::of(&error));
+                    self.follow_half();
+                }
+            }
+            (false, None) => {}
+        }
+    }
+
+    /// Why there is nothing to wait for any more, where that is known.
+    pub(super) fn half_that_is_lost(&self) -> Option<Problem> {
+        let problem = self.journey.as_ref().and_then(|journey| journey.problem.clone());
+        problem.filter(|problem| [HALF_LOST, GUEST_ENDED].contains(&problem.code.as_str()))
+    }
+
+    /// The guest ends here while part of its memory is still at the source.
+    pub(crate) async fn leave_half(&mut self) {
+        if !self.journey.as_ref().is_some_and(Journey::runs_here_in_postcopy) {
+            return;
+        }
+        let (guest, source) = (self.name().to_string(), self.peer_name());
+        let ended = || {
+            Problem::new(
+                Kind::Failed,
+                GUEST_ENDED,
+                format!("`{guest}` ended while part of its memory was still on `{source}`"),
+                format!("see what it does now: `whimbrel show {guest}`"),
+            )
+        };
+        let problem = self.half_that_is_lost().unwrap_or_else(ended);
+        self.story_problem(&problem);
+        self.drop_carrier().await;
+        self.end_journey(MigrationResult::Failed, Some(problem)).await;
+    }
+
+    /// In post-copy a deadline that passes can only be told of: there is no way back.
+    pub(super) fn note_deadline(&mut self) {
+        let Some(journey) = self.journey.as_mut().filter(|journey| journey.is_half()) else {
+            return;
+        };
+        let Some(order) = journey.order().filter(|order| !order.is_held) else { return };
+        let deadline = order.bargain.deadline;
+        if journey.progressing.is_late || journey.progressing.began().elapsed() <= deadline {
+            return;
+        }
+        journey.progressing.is_late = true;
+        let seconds = deadline.as_secs();
+        self.story_warn(format!(
+            "the {seconds} s it was to take are over; half of the guest has moved, so the rest \
+             follows however long that takes"
+        ));
+    }
+
     /// Nothing of the guest is missing any more, or its other half is gone for good.
     pub(super) async fn on_whole(&mut self) {
         match self.journey.as_ref().is_some_and(Journey::is_source) {
@@ -269,12 +378,15 @@ impl GuestTask {
     }
 }
 
-/// The engine here ended while half of its guest was elsewhere.
-pub(super) fn half_lost(guest: &str, host: &str) -> Problem {
+/// An engine ended while half of its guest was elsewhere.
+fn half_lost(guest: &str, host: &str) -> Problem {
     Problem::new(
         Kind::Failed,
         HALF_LOST,
         format!("the engine of `{guest}` on `{host}` ended while memory was still to follow"),
-        format!("the guest is lost as after a crash; start it again: `whimbrel start {guest}`"),
+        format!(
+            "the guest is lost as after a crash, on the host it had gone to: `on_crash` says what \
+             follows there, or start it again: `whimbrel start {guest}`"
+        ),
     )
 }

@@ -43,6 +43,8 @@ pub(crate) struct Progressing {
     samples: Samples,
     /// Why the bargain cannot be kept.
     miss: Option<String>,
+    /// It was said that post-copy takes longer than the whole migration was to take.
+    pub(super) is_late: bool,
     /// The most the guest was slowed down.
     throttle_percent_max: u8,
     /// When the guest stopped, when everything had arrived, when it was ceded, when it was over.
@@ -71,6 +73,7 @@ impl Progressing {
             pages: None,
             samples: Samples::default(),
             miss: None,
+            is_late: false,
             throttle_percent_max: 0,
             stopped: None,
             arrived: None,
@@ -330,6 +333,7 @@ impl GuestTask {
             journey.progressing.miss = Some(miss.text.clone());
             self.story_warn(format!("the bargain cannot be kept: {}", miss.text));
         }
+        self.note_deadline();
         self.send_migration();
         if is_holding {
             self.note_held();
@@ -433,13 +437,7 @@ impl GuestTask {
     pub(super) fn fetch_report(&self, source: HostId, handoff: HandoffId) {
         let (daemon, guest, guest_name) = (self.daemon.clone(), self.id, self.name().to_string());
         tokio::spawn(async move {
-            let fetched = async {
-                let connection = daemon.peers.connect(source).await?;
-                let json = connection.report(handoff).await.map_err(|error| error.problem())?;
-                let report = serde_json::from_slice::<Report>(&json);
-                report.map_err(|error| unreadable(&error))
-            };
-            match fetched.await {
+            match report_of(&daemon, source, handoff).await {
                 Ok(report) => {
                     let report = serde_json::to_string(&report).expect("a report is JSON");
                     let row =
@@ -454,6 +452,18 @@ impl GuestTask {
             }
         });
     }
+}
+
+/// Asks a host for its report of a migration.
+pub(super) async fn report_of(
+    daemon: &Daemon,
+    host: HostId,
+    handoff: HandoffId,
+) -> Result<Report, Problem> {
+    let connection = daemon.peers.connect(host).await?;
+    let json = connection.report(handoff).await.map_err(|error| error.problem())?;
+    let report = serde_json::from_slice::<Report>(&json);
+    report.map_err(|error| unreadable(&error))
 }
 
 fn unreadable(error: &serde_json::Error) -> Problem {

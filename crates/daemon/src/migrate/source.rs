@@ -8,7 +8,6 @@ use crate::guests::GuestError;
 use crate::guests::{GuestEvent, GuestTask, MigrationEvent};
 use crate::migrate::bargain::Keeper;
 use crate::migrate::carrier::Choice;
-use crate::migrate::postcopy::half_lost;
 use crate::migrate::watch::{self, Watched};
 use crate::migrate::{
     Asked, Journey, MoveOrder, Planned, Role, STALL_MAX, Wish, make_plan_for_move,
@@ -340,8 +339,16 @@ impl GuestTask {
         let target = self.peer_name();
         let name = self.name().to_string();
         self.mark_released();
-        self.story(format!("the guest now runs on `{target}`"));
-        self.end_journey(MigrationResult::Done, None).await;
+        match self.half_that_is_lost() {
+            None => {
+                self.story(format!("the guest now runs on `{target}`"));
+                self.end_journey(MigrationResult::Done, None).await;
+            }
+            Some(problem) => {
+                self.story_problem(&problem);
+                self.end_journey(MigrationResult::Failed, Some(problem)).await;
+            }
+        }
         self.forget_papers().await;
         self.daemon.story.send(ApiEvent::GuestGone(GuestGone {
             uuid: self.id.to_string(),
@@ -355,11 +362,10 @@ impl GuestTask {
         let has_begun = self.ownership.machine().handoff().is_some();
         let is_source = self.journey.as_ref().is_some_and(Journey::is_source);
         if self.journey.as_ref().is_some_and(Journey::runs_here_in_postcopy) {
-            if event == EngineEvent::Gone {
-                let problem = half_lost(self.name().as_str(), self.daemon.name.as_str());
-                self.drop_carrier().await;
-                self.end_journey(MigrationResult::Failed, Some(problem)).await;
+            if event == EngineEvent::Gone && self.half_that_is_lost().is_none() {
+                self.lose_half();
             }
+            // If it ends, that ends the journey, too.
             return self.on_engine(event).await;
         }
         if !has_begun || !is_source {
@@ -418,6 +424,9 @@ impl GuestTask {
         self.engine = None;
         if has_ceded {
             // In post-copy nothing more can follow from here.
+            if self.journey.as_ref().is_some_and(Journey::is_half) {
+                self.lose_half();
+            }
             return self.tell_machine(Event::Drained).await;
         }
         self.note_problem(kept(&guest, self.peer_name(), Reason::GuestEnded));

@@ -501,3 +501,33 @@ async fn dial(carrier: &Carrier) -> Result<Connection, CarryError> {
         wait = (wait * 2).min(REDIAL_MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn links(is_patient: bool) -> (mpsc::Sender<Connection>, Links) {
+        let pages = Pages {
+            folder: PathBuf::new(),
+            image_bytes_max: None,
+            is_reused: false,
+            link_bytes_per_s: None,
+            disks: None,
+            is_patient,
+        };
+        let (sender, receiver) = mpsc::channel(1);
+        (sender, Links::new(LinkWay::Wait(receiver), &pages))
+    }
+
+    /// A stream is given up after two minutes without a link, and never where nobody can do without
+    /// it (virtual time).
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends_only_where_it_may() {
+        let (_sender, mut hurried) = links(false);
+        assert!(matches!(hurried.next().await, Err(CarryError::NotResumed)));
+        let (_sender, mut patient) = links(true);
+        let days = Duration::from_secs(3 * 86_400);
+        assert!(tokio::time::timeout(days, patient.next()).await.is_err());
+    }
+}

@@ -35,6 +35,7 @@ struct Pair {
 struct Hosts {
     home: Arc<tempfile::TempDir>,
     names: [&'static str; 2],
+    is_again: bool,
 }
 
 impl Hosts {
@@ -42,13 +43,13 @@ impl Hosts {
         let home = Arc::new(tempfile::tempdir().unwrap());
         let names = ["alpha", "beta"];
         names.iter().for_each(|name| std::fs::create_dir(home.path().join(name)).unwrap());
-        Self { home, names }
+        Self { home, names, is_again: false }
     }
 
     /// The way back.
     fn back(&self) -> Self {
         let [alpha, beta] = self.names;
-        Self { home: self.home.clone(), names: [beta, alpha] }
+        Self { home: self.home.clone(), names: [beta, alpha], is_again: false }
     }
 }
 
@@ -117,7 +118,7 @@ impl Pair {
             connections,
             bandwidth: None,
             way: way(path),
-            is_again: false,
+            is_again: hosts.is_again,
         };
         let meet = Meet::Listen { path: source_engine.clone(), owner: None };
         let source = config(&beta, Side::Source { addresses: vec![address] }, meet, &paths[0]);
@@ -336,6 +337,24 @@ async fn a_cut_ends_both_engines() {
     assert_eq!(read_all(&mut target).await, b"");
     let (source, target) = pair.until(|s, t| s.problem.is_some() && t.problem.is_some()).await;
     assert!(!source.is_complete() && !target.is_complete());
+}
+
+/// An engine that has lost its channels before is waited for only once there is a link to the other
+/// engine; and where there is none, that is known without having asked it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_comes_again_is_given_a_way_that_leads_somewhere() {
+    let hosts = Hosts { is_again: true, ..Hosts::new() };
+    let pair = Pair::on_way(&hosts, 1, None, |_| Way::Tunnel).await;
+    let (mut target, _) = in_time(pair.target_engine.accept()).await.unwrap();
+    pair.until(|source, _| source.is_linked && source.channels.is_empty()).await;
+    let mut source = UnixStream::connect(&pair.source_engine).await.unwrap();
+    source.write_all(b"abc").await.unwrap();
+    in_time(target.read_exact(&mut [0; 3])).await.unwrap();
+
+    let hosts = Hosts { is_again: true, ..Hosts::new() };
+    let pair = Pair::on_way(&hosts, 1, Some(CutAfter(0)), |_| Way::Tunnel).await;
+    let (source, _) = pair.until(|source, _| source.problem.is_some()).await;
+    assert!(!source.is_linked);
 }
 
 /// The limit holds for both channels together.
