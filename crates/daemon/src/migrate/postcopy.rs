@@ -131,7 +131,7 @@ impl Half {
             let (daemon, peer, handoff) = (self.daemon.clone(), self.peer, self.handoff);
             self.asking = Some(tokio::spawn(async move {
                 let report = report_of(&daemon, peer, handoff).await.ok()?;
-                report.problem.filter(|_| report.result == MigrationResult::Failed)
+                report.problem.filter(ends_both)
             }));
         }
         None
@@ -328,7 +328,7 @@ impl GuestTask {
     /// Why there is nothing to wait for any more, where that is known.
     pub(super) fn half_that_is_lost(&self) -> Option<Problem> {
         let problem = self.journey.as_ref().and_then(|journey| journey.problem.clone());
-        problem.filter(|problem| [HALF_LOST, GUEST_ENDED].contains(&problem.code.as_str()))
+        problem.filter(ends_both)
     }
 
     /// The guest ends here while part of its memory is still at the source.
@@ -376,6 +376,11 @@ impl GuestTask {
             false => self.finish_arrival().await,
         }
     }
+}
+
+/// Whether this happened to one half, so that the other is of no use any more.
+fn ends_both(problem: &Problem) -> bool {
+    [HALF_LOST, GUEST_ENDED].contains(&problem.code.as_str())
 }
 
 /// An engine ended while half of its guest was elsewhere.
