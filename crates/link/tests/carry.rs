@@ -385,6 +385,7 @@ async fn carry_guest(
             link_bytes_per_s: None,
             connections,
             disks: None,
+            is_patient: false,
         });
         carrier::spawn(&myself(), &[], &lab.directory(name), &config).await.unwrap()
     };

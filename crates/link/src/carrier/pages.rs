@@ -507,12 +507,13 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    fn links(is_patient: bool) -> (mpsc::Sender<Connection>, Links) {
+    fn links(is_patient: bool) -> (mpsc::Sender<Coming>, Links) {
         let pages = Pages {
             folder: PathBuf::new(),
             image_bytes_max: None,
             is_reused: false,
             link_bytes_per_s: None,
+            connections: 1,
             disks: None,
             is_patient,
         };

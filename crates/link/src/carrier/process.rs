@@ -45,6 +45,8 @@ const HANDSHAKES_MAX: usize = 8;
 const ENGINE_BUFFER: usize = 128 << 10;
 /// How long the engine may take to be connected to.
 const ENGINE_MAX: Duration = Duration::from_secs(5);
+/// How long a channel waits for the one before it to be open.
+const TURN_MAX: Duration = Duration::from_secs(10);
 const NOT_ASKED: &str = "the other side answered something else than was asked";
 
 pub(super) type Link = TlsStream<TcpStream>;
@@ -380,7 +382,7 @@ impl Carrier {
         if matches!(open.way, OpenWay::Resume | OpenWay::Join) {
             return self.receive_for_pages(&open, link, rest).await;
         }
-        let (path, _turn) = self.take_turn()?;
+        let (path, _turn) = self.take_turn().await?;
         let opened = match self.check(&open) {
             Ok(()) => connect_engine(&path).await,
             Err(problem) => Err(problem),
@@ -446,17 +448,32 @@ impl Carrier {
         }
     }
 
-    /// Takes the turn to open a channel: one at a time.
-    fn take_turn(self: &Arc<Self>) -> Result<(PathBuf, Turn), String> {
+    /// Takes the turn to open a channel: one at a time. The source opens the next as soon as it
+    /// hears that one is ready, which may be before the turn for that is over here.
+    async fn take_turn(self: &Arc<Self>) -> Result<(PathBuf, Turn), String> {
         let Meet::Connect(path) = &self.config.engine else {
             return Err("the engine here connects, and nobody connects to it".to_owned());
         };
-        let mut state = self.lock();
-        if state.is_opening || state.is_closing || state.problem.is_some() {
-            return Err("a channel came out of turn".to_owned());
-        }
-        state.is_opening = true;
-        Ok((path.clone(), Turn(self.clone())))
+        let taking = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                {
+                    let mut state = self.lock();
+                    if state.is_closing || state.problem.is_some() {
+                        return None;
+                    }
+                    if !std::mem::replace(&mut state.is_opening, true) {
+                        return Some(Turn(self.clone()));
+                    }
+                }
+                changed.await;
+            }
+        };
+        let taken = tokio::time::timeout(TURN_MAX, taking).await.ok().flatten();
+        let turn = taken.ok_or_else(|| "a channel came out of turn".to_owned())?;
+        Ok((path.clone(), turn))
     }
 
     /// The turn of the source, which alone opens its channels.

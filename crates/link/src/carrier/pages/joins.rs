@@ -8,7 +8,7 @@
 
 use super::super::frames::OpenWay;
 use super::super::process::{Carrier, Connection, NoLink};
-use super::Links;
+use super::{LinkWay, Links};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -22,9 +22,9 @@ pub(super) struct Joins {
 
 impl Joins {
     pub(super) fn new(links: &Links, count: u32) -> Self {
-        let carrier = match links {
-            Links::Dial(carrier) => Some(carrier.clone()),
-            Links::Wait(_) => None,
+        let carrier = match &links.way {
+            LinkWay::Dial(carrier) => Some(carrier.clone()),
+            LinkWay::Wait(_) => None,
         };
         Self { carrier, left: count, making: JoinSet::new() }
     }

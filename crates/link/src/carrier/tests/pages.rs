@@ -283,6 +283,7 @@ async fn over(connections: u32, fate: Fate) -> Pair {
             link_bytes_per_s: None,
             connections,
             disks: None,
+            is_patient: false,
         })
     })
     .await
