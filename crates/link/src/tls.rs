@@ -19,8 +19,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
-    SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
+    ServerConfig, SignatureScheme, SupportedCipherSuite,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -243,7 +243,29 @@ impl Pins for Only {
 
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())).clone()
+    PROVIDER.get_or_init(|| Arc::new(provider_for(has_aes()))).clone()
+}
+
+/// Whether this processor can do AES by itself. Without, AES-GCM takes several times as long as
+/// `ChaCha20-Poly1305`, and a guest's memory is much to encrypt.
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+fn provider_for(has_aes: bool) -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    if !has_aes {
+        let is_aes = |suite: &SupportedCipherSuite| {
+            suite.suite() != CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+        };
+        provider.cipher_suites.sort_by_key(is_aes);
+    }
+    provider
 }
 
 fn server_config(
@@ -259,6 +281,8 @@ fn server_config(
     config.alpn_protocols = vec![alpn.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    // A client that has no AES says so by its order; where it is we, ours counts.
+    config.ignore_client_order = !has_aes();
     Arc::new(config)
 }
 
@@ -407,4 +431,22 @@ pub fn handoff_of(server_name: &str) -> Option<HandoffId> {
     // The one spelling that `carry_name` writes, and no other.
     let id = HandoffId(uuid::Uuid::try_parse(id).ok()?);
     (carry_name(id) == server_name).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of the two is first decides, and neither is ever missing.
+    #[test]
+    fn without_aes_another_cipher_is_first() {
+        let suites = |has_aes| -> Vec<_> {
+            let provider = provider_for(has_aes);
+            provider.cipher_suites.iter().map(SupportedCipherSuite::suite).collect()
+        };
+        let (with, without) = (suites(true), suites(false));
+        assert_eq!(with[0], CipherSuite::TLS13_AES_256_GCM_SHA384);
+        assert_eq!(without[0], CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+        assert!(with.len() == without.len() && with.iter().all(|suite| without.contains(suite)));
+    }
 }
