@@ -259,6 +259,11 @@ pub enum Migration {
     Failed {
         reason: String,
     },
+    /// At the target: what the source sends is another guest than it has offered. Nothing of it was
+    /// let in.
+    NotAsOffered {
+        what: String,
+    },
     Cancelled,
 }
 

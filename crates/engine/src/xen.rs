@@ -5,10 +5,12 @@
 //!
 //! One question a file: what a guest is called in xl's words (`config`), one guest (`instance`) and
 //! its terminal (`console`), what is written down about it (`record`), what stands between xl and
-//! the carrying process while it moves (`pipe`), and who says that a domain has ended (`store`).
+//! the carrying process while it moves (`pipe`), what is let in of that (`header`), and who says that
+//! a domain has ended (`store`).
 
 mod config;
 mod console;
+mod header;
 mod instance;
 pub mod pipe;
 mod record;

@@ -25,6 +25,7 @@ whimbrel_model::codes! {
     ENGINE_FAILED = "migration/engine-failed": "The engine gave the migration up.";
     LINK_FAILED = "migration/link-failed": "The connection that carries the memory broke.";
     STALLED = "migration/stalled": "Nothing moved for too long while the guest stood still.";
+    NOT_AS_OFFERED = "relocation/not-as-offered": "What the source sent is another guest than it had offered.";
     CARRIER_GONE = "migration/carrier-gone": "The process that carries the memory ended.";
 }
 
@@ -199,6 +200,15 @@ async fn stalled(watched: &Watched, carried: &Status) {
     watched.fail(STALLED, text, "look at the network between the two hosts, then try again").await;
 }
 
+/// The guest was judged by its offer, and another one came.
+async fn not_as_offered(watched: &Watched, what: String) {
+    let text = format!("what the source sends is not the guest that it offered: {what}");
+    let remedy = "if somebody changed the domain with `xl` there, change its definition to match and \
+                  restart it; if nobody did, do not trust that host: `whimbrel host forget`";
+    let problem = Problem::new(Kind::Refused, NOT_AS_OFFERED, text, remedy);
+    watched.tell(MigrationEvent::Failed(Box::new(problem))).await;
+}
+
 /// Watches the target until everything has arrived, complete and equal.
 pub(super) async fn target(watched: Watched) {
     let mut events = watched.instance.events();
@@ -215,6 +225,7 @@ pub(super) async fn target(watched: Watched) {
                 let text = format!("the engine on the target gave up: {reason}");
                 return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
             }
+            Some(Migration::NotAsOffered { what }) => return not_as_offered(&watched, what).await,
             Some(migration) => {
                 let figures = Figures { migration, carried, advice: None };
                 if !watched.tell(MigrationEvent::Progress(Box::new(figures))).await {

@@ -268,7 +268,10 @@ fn progress_of(migration: &Migration) -> Progress {
         | Migration::Switching(progress)
         | Migration::Completed(progress) => *progress,
         &Migration::PostCopy(progress) | &Migration::Interrupted(progress) => progress,
-        Migration::None | Migration::Failed { .. } | Migration::Cancelled => Progress::default(),
+        Migration::None
+        | Migration::Failed { .. }
+        | Migration::NotAsOffered { .. }
+        | Migration::Cancelled => Progress::default(),
     }
 }
 

@@ -5,7 +5,9 @@
 
 use crate::error::EngineError;
 use std::fmt::Write as _;
-use whimbrel_model::guest::{Boot, DiskDevice, DiskFormat, DiskSource, Guest, NetworkKind};
+use whimbrel_model::guest::{
+    Boot, Disk, DiskDevice, DiskFormat, DiskSource, Guest, Mac, NetworkKind,
+};
 use whimbrel_model::passport::{DeviceKind, Passport};
 
 /// The kinds of guests, as the passport's machine names them.
@@ -40,7 +42,7 @@ pub(super) fn text(guest: &Guest, passport: &Passport) -> Result<String, EngineE
         set(end, quoted("preserve")?);
     }
     set("disk", disks(guest)?);
-    set("vif", networks(guest, passport)?);
+    set("vif", cards(guest, passport)?);
     Ok(text)
 }
 
@@ -54,8 +56,7 @@ fn disks(guest: &Guest) -> Result<String, EngineError> {
             DiskFormat::Raw => "raw",
             DiskFormat::Qcow2 => "qcow2",
         };
-        let letter = char::from(b'a' + u8::try_from(index).expect("DISKS_MAX is small"));
-        let name = disk.name.clone().unwrap_or_else(|| format!("xvd{letter}"));
+        let name = disk_name(index, disk);
         let access = if disk.is_read_only { "ro" } else { "rw" };
         let kind = match disk.device {
             DiskDevice::Disk => "",
@@ -70,20 +71,38 @@ fn disks(guest: &Guest) -> Result<String, EngineError> {
     Ok(format!("[{}]", all.join(",")))
 }
 
-fn networks(guest: &Guest, passport: &Passport) -> Result<String, EngineError> {
+fn cards(guest: &Guest, passport: &Passport) -> Result<String, EngineError> {
     let mut all = Vec::new();
-    for (index, network) in guest.networks.iter().enumerate() {
-        let NetworkKind::Bridge { bridge } = &network.kind else {
-            return Err(unsupported("user networking: give the guest a bridge"));
-        };
+    for (mac, bridge) in networks(guest, passport) {
+        let bridge = bridge.ok_or_else(|| unsupported("user networking: give the guest a bridge"));
+        let mac = mac.map(|mac| format!("mac={mac},")).unwrap_or_default();
+        all.push(quoted(&format!("{mac}bridge={}", bridge?))?);
+    }
+    Ok(format!("[{}]", all.join(",")))
+}
+
+/// What a guest calls a disk of its own.
+pub(super) fn disk_name(index: usize, disk: &Disk) -> String {
+    let letter = char::from(b'a' + u8::try_from(index).expect("DISKS_MAX is small"));
+    disk.name.clone().unwrap_or_else(|| format!("xvd{letter}"))
+}
+
+/// The guest's network cards: the address that was frozen, and the bridge, where it is on one.
+pub(super) fn networks<'a>(
+    guest: &'a Guest,
+    passport: &'a Passport,
+) -> impl Iterator<Item = (Option<Mac>, Option<&'a str>)> {
+    guest.networks.iter().enumerate().map(|(index, network)| {
         let mac = passport.devices.iter().find_map(|device| match device.kind {
             DeviceKind::Network { index: found, mac } if found == index => Some(mac),
             _ => None,
         });
-        let mac = mac.map(|mac| format!("mac={mac},")).unwrap_or_default();
-        all.push(quoted(&format!("{mac}bridge={bridge}"))?);
-    }
-    Ok(format!("[{}]", all.join(",")))
+        let bridge = match &network.kind {
+            NetworkKind::Bridge { bridge } => Some(bridge.as_str()),
+            NetworkKind::User { .. } => None,
+        };
+        (mac, bridge)
+    })
 }
 
 fn unsupported(what: &str) -> EngineError {

@@ -6,6 +6,7 @@
 //! The domain is found by the guest's own uuid, whatever its number and name are just now: while a
 //! guest moves, xl calls it `NAME--incoming` and `NAME--migratedaway`.
 
+use super::header::Offered;
 use super::pipe::{self, BACK, CANCEL, GO, GONE, STATUS};
 use super::record::{Moving, Record};
 use super::store::Store;
@@ -55,6 +56,8 @@ enum Answer {
     Arrived(u64),
     Settled(u64),
     Failed(String),
+    /// What came is not what was offered.
+    Foreign(String),
     /// There is none to answer.
     Silent,
 }
@@ -76,6 +79,7 @@ impl XenInstance {
         let begun = match launch.start {
             Start::Boot => create(&name, &path).await,
             Start::Incoming => {
+                Offered::write(&launch.guest, &launch.passport, &launch.directory)?;
                 let receiving = receive(&launch).await;
                 receiving.map(|process| {
                     record.moving = Some(Moving { process, is_leaving: false });
@@ -183,6 +187,7 @@ impl XenInstance {
             "arrived" => Answer::Arrived(bytes()),
             "settled" => Answer::Settled(bytes()),
             "failed" => Answer::Failed(rest.to_owned()),
+            "foreign" => Answer::Foreign(rest.to_owned()),
             _ => Answer::Silent,
         }
     }
@@ -506,6 +511,7 @@ impl Instance for XenInstance {
                 Migration::Completed(self.progress(bytes))
             }
             Answer::Failed(reason) => Migration::Failed { reason },
+            Answer::Foreign(what) => Migration::NotAsOffered { what },
             Answer::Silent if is_alive => Migration::Active(self.progress(0)),
             Answer::Silent => Migration::Failed { reason: last_words(&self.directory) },
         })
@@ -521,7 +527,7 @@ impl Instance for XenInstance {
             Answer::Arrived(bytes) | Answer::Settled(bytes) => {
                 return Ok(Migration::Completed(self.progress(bytes)));
             }
-            Answer::Travelling(_) | Answer::Failed(_) | Answer::Silent => {}
+            Answer::Travelling(_) | Answer::Failed(_) | Answer::Foreign(_) | Answer::Silent => {}
         }
         // xl lets the guest run on, and ends.
         self.moved().await?;

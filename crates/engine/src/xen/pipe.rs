@@ -26,6 +26,7 @@
 //! The process outlives the daemon. If it dies before the guest has arrived, xl on the source lets
 //! the guest run on, and on the target destroys its copy; if it dies after, both stand still.
 
+use super::header::{self, HeaderError, Offered};
 use crate::error::EngineError;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -79,6 +80,10 @@ enum Phase {
     },
     Failed {
         reason: String,
+    },
+    /// What came is not what was offered.
+    Foreign {
+        what: String,
     },
 }
 
@@ -149,6 +154,7 @@ impl Shared {
             Phase::Settled { is_well: true } => format!("settled {}", state.bytes),
             Phase::Settled { is_well: false } => "failed xl could not start the guest".to_owned(),
             Phase::Failed { reason } => format!("failed {reason}"),
+            Phase::Foreign { what } => format!("foreign {what}"),
         }
     }
 }
@@ -255,7 +261,7 @@ fn send(directory: &Path, control: UnixListener) -> io::Result<()> {
         Err(_) => hearing.fail("the link to the target was closed"),
     });
     let phase = shared.wait_while(|phase| *phase == Phase::Travelling);
-    if let Phase::Failed { .. } = phase {
+    if phase != Phase::Arrived {
         // xl lets the guest run on when its pipe is closed.
         return Ok(());
     }
@@ -271,6 +277,7 @@ fn send(directory: &Path, control: UnixListener) -> io::Result<()> {
 }
 
 fn receive(directory: &Path, control: UnixListener) -> io::Result<()> {
+    let offered = Offered::read(directory)?;
     let path = directory.join(CHANNEL);
     remove_stale(&path)?;
     let channel = UnixListener::bind(path)?;
@@ -285,7 +292,7 @@ fn receive(directory: &Path, control: UnixListener) -> io::Result<()> {
     let answering = Arc::clone(&shared);
     serve(control, move |word| match word {
         CANCEL => answering.step(Phase::Failed { reason: "cancelled".to_owned() }, |phase| {
-            matches!(phase, Phase::Travelling | Phase::Arrived)
+            matches!(phase, Phase::Travelling | Phase::Arrived | Phase::Foreign { .. })
         }),
         GO => {
             answering.step(Phase::Starting, |phase| *phase == Phase::Arrived);
@@ -300,24 +307,48 @@ fn receive(directory: &Path, control: UnixListener) -> io::Result<()> {
     daemon.flush()?;
     let (receiving, talking) = (Arc::clone(&shared), xl.try_clone()?);
     std::thread::spawn(move || {
-        let taken = take_domain(&channel, talking, &receiving);
+        let taken = take_domain(&channel, talking, &offered, &receiving);
         let reason = taken.err().map_or("it has ended".to_owned(), |error| error.to_string());
-        receiving.step(Phase::Failed { reason }, |phase| !matches!(phase, Phase::Settled { .. }));
+        receiving.step(Phase::Failed { reason }, |phase| !is_over(phase));
     });
-    let ended =
-        shared.wait_while(|phase| !matches!(phase, Phase::Settled { .. } | Phase::Failed { .. }));
-    if let Phase::Failed { .. } = ended {
+    let ended = shared.wait_while(|phase| !is_over(phase));
+    if !matches!(ended, Phase::Settled { .. }) {
         // xl ends its copy when its input does.
         xl.shutdown(Shutdown::Both)?;
     }
     child.wait()?;
+    // That is for whoever asks; the daemon, which ends its attempt then, says so.
+    shared.wait_while(|phase| matches!(phase, Phase::Foreign { .. }));
     Ok(())
 }
 
+fn is_over(phase: &Phase) -> bool {
+    match phase {
+        Phase::Settled { .. } | Phase::Failed { .. } | Phase::Foreign { .. } => true,
+        Phase::Travelling | Phase::Arrived | Phase::Starting => false,
+    }
+}
+
 /// Takes the domain from the carrying process, and starts it when that is allowed.
-fn take_domain(listener: &UnixListener, mut xl: UnixStream, shared: &Shared) -> io::Result<()> {
-    let (channel, _) = listener.accept()?;
+fn take_domain(
+    listener: &UnixListener,
+    mut xl: UnixStream,
+    offered: &Offered,
+    shared: &Shared,
+) -> io::Result<()> {
+    let (mut channel, _) = listener.accept()?;
     expect(&mut xl, BANNER)?;
+    match header::take(&mut channel, offered) {
+        Ok(bytes) => {
+            xl.write_all(&bytes)?;
+            shared.count(bytes.len());
+        }
+        Err(HeaderError::Cut(error)) => return Err(error),
+        Err(error) => {
+            shared.leave_travelling(Phase::Foreign { what: error.to_string() });
+            return channel.shutdown(Shutdown::Both);
+        }
+    }
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let ended = pump(&channel, &xl, shared);

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! What a guest was offered with, in the words of xl's configuration: the shape of the real one,
+//! with those values that must be the same.
+//!
+//! It is kept beside the guest, as the process that compares is not the daemon.
+
+use super::{EngineError, HeaderError, Json, Path, PathBuf, Read};
+use crate::xen::config::{self, MACHINE_PV};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use whimbrel_model::guest::{Boot, DiskDevice, DiskFormat, DiskSource, Guest};
+use whimbrel_model::passport::Passport;
+
+const FILE: &str = "offered.json";
+const FILE_BYTES_MAX: u64 = 256 << 10;
+
+/// What a value that was not offered may be.
+enum Harmless {
+    /// Of a setting that only touches the guest itself.
+    Anything,
+    /// What it is without having been set.
+    Only(&'static str),
+    NoNumber,
+    /// A group without settings.
+    Empty,
+}
+
+/// Settings that need not be in an offer, by group.
+const HARMLESS: &[(&str, Harmless)] = &[
+    ("on_poweroff", Harmless::Anything),
+    ("on_reboot", Harmless::Anything),
+    ("on_crash", Harmless::Anything),
+    ("on_watchdog", Harmless::Anything),
+    ("on_soft_reset", Harmless::Anything),
+    ("c_info/run_hotplug_scripts", Harmless::Only("True")),
+    ("b_info/avail_vcpus", Harmless::Anything),
+    ("b_info/tsc_mode", Harmless::Anything),
+    ("b_info/sched_params", Harmless::Anything),
+    ("b_info/claim_mode", Harmless::Anything),
+    ("b_info/video_memkb", Harmless::NoNumber),
+    ("b_info/type.pvh", Harmless::Empty),
+    ("b_info/type.pv", Harmless::Empty),
+    ("b_info/arch_arm", Harmless::Empty),
+    ("b_info/arch_x86/msr_relaxed", Harmless::Only("False")),
+    ("disks/colo_restore_enable", Harmless::Only("False")),
+    ("nics/devid", Harmless::Anything),
+    ("nics/nictype", Harmless::Only("vif")),
+];
+/// A balloon may have made it less.
+const AT_MOST: [&str; 2] = ["b_info/max_memkb", "b_info/target_memkb"];
+/// What tells the members of a list apart.
+const NAMES: [(&str, &str); 2] = [("disks", "vdev"), ("nics", "mac")];
+
+/// What must be in the header.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::xen) struct Offered(Json);
+
+impl Offered {
+    /// Writes down what was offered, in the guest's own directory.
+    pub(in crate::xen) fn write(
+        guest: &Guest,
+        passport: &Passport,
+        directory: &Path,
+    ) -> Result<(), EngineError> {
+        let path = directory.join(FILE);
+        let text = of(guest, passport).to_string();
+        std::fs::write(&path, text).map_err(|source| failed("write", path, source))
+    }
+
+    pub(in crate::xen) fn read(directory: &Path) -> std::io::Result<Offered> {
+        let mut text = Vec::new();
+        let file = std::fs::File::open(directory.join(FILE))?;
+        file.take(FILE_BYTES_MAX).read_to_end(&mut text)?;
+        Ok(Offered(serde_json::from_slice(&text)?))
+    }
+
+    /// Compares with what was sent.
+    pub(super) fn check(&self, sent: &Json) -> Result<(), HeaderError> {
+        compare("", sent, Some(&self.0))
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(guest: &Guest, passport: &Passport) -> Offered {
+        Offered(serde_json::from_value(of(guest, passport)).unwrap())
+    }
+}
+
+fn failed(action: &'static str, path: PathBuf, source: std::io::Error) -> EngineError {
+    EngineError::File { action, path, source }
+}
+
+fn of(guest: &Guest, passport: &Passport) -> Value {
+    let mut build = json!({
+        "max_vcpus": passport.cpu_count_max,
+        "max_memkb": passport.memory.0 >> 10,
+        "target_memkb": passport.memory.0 >> 10,
+        "arch_x86": {},
+    });
+    if let Boot::Kernel { kernel, ramdisk, command_line } = &guest.boot {
+        build["kernel"] = json!(kernel.to_string_lossy());
+        build["ramdisk"] = json!(ramdisk.as_ref().map(|path| path.to_string_lossy()));
+        build["cmdline"] = json!(command_line);
+    }
+    let disks = guest.disks.iter().enumerate().map(|(index, disk)| {
+        let path = match &disk.source {
+            DiskSource::Path(path) => path.to_string_lossy().into_owned(),
+            DiskSource::Nfs(url) => url.clone(),
+        };
+        json!({
+            "pdev_path": path,
+            "vdev": config::disk_name(index, disk),
+            "format": match disk.format { DiskFormat::Raw => "raw", DiskFormat::Qcow2 => "qcow2" },
+            "readwrite": u8::from(!disk.is_read_only),
+            "is_cdrom": u8::from(disk.device == DiskDevice::Cdrom),
+            "removable": u8::from(disk.device == DiskDevice::Cdrom),
+        })
+    });
+    let networks = config::networks(guest, passport);
+    let networks = networks.map(|(mac, bridge)| {
+        let mac = mac.map(|mac| mac.to_string());
+        json!({ "mac": mac, "bridge": bridge })
+    });
+    json!({
+        "c_info": {
+            "type": if passport.machine == MACHINE_PV { "pv" } else { "pvh" },
+            "name": guest.name.as_str(),
+            "uuid": passport.guest.to_string(),
+        },
+        "b_info": build,
+        "disks": disks.collect::<Vec<_>>(),
+        "nics": networks.collect::<Vec<_>>(),
+    })
+}
+
+/// Compares what was sent at `place` with what was offered there, if anything was.
+fn compare(place: &str, sent: &Json, offered: Option<&Json>) -> Result<(), HeaderError> {
+    let differs = |expected: &Json| {
+        let (key, found) = (place.to_owned(), sent.to_string());
+        Err(HeaderError::Differs { key, found, expected: expected.to_string() })
+    };
+    match (sent, offered) {
+        (Json::Map(sent), Some(Json::Map(offered))) => compare_maps(place, sent, offered),
+        (Json::List(sent), Some(Json::List(offered))) => compare_lists(place, sent, offered),
+        (Json::Number(sent), Some(Json::Number(most))) if AT_MOST.contains(&place) => {
+            if (0..=*most).contains(sent) { Ok(()) } else { differs(&Json::Number(*most)) }
+        }
+        (sent, Some(offered)) if sent == offered => Ok(()),
+        (_, Some(offered)) => differs(offered),
+        (sent, None) => match is_harmless(place, sent) {
+            true => Ok(()),
+            false => Err(HeaderError::NotOffered { key: place.to_owned() }),
+        },
+    }
+}
+
+fn compare_maps(
+    place: &str,
+    sent: &BTreeMap<String, Json>,
+    offered: &BTreeMap<String, Json>,
+) -> Result<(), HeaderError> {
+    let below =
+        |key: &str| if place.is_empty() { key.to_owned() } else { format!("{place}/{key}") };
+    for (key, sent) in sent {
+        compare(&below(key), sent, offered.get(key))?;
+    }
+    // libxl leaves out what is nothing.
+    let is_nothing = |value: &Json| match value {
+        Json::Null | Json::Number(0) => true,
+        Json::Text(text) => text.is_empty(),
+        Json::List(items) => items.is_empty(),
+        Json::Map(map) => map.is_empty(),
+        Json::Bool(_) | Json::Number(_) => false,
+    };
+    let missing =
+        offered.iter().find(|(key, value)| !sent.contains_key(*key) && !is_nothing(value));
+    match missing {
+        None => Ok(()),
+        Some((key, expected)) => Err(HeaderError::Differs {
+            key: below(key),
+            found: "not there".to_owned(),
+            expected: expected.to_string(),
+        }),
+    }
+}
+
+/// Compares two lists, whose members may stand in another order.
+fn compare_lists(place: &str, sent: &[Json], offered: &[Json]) -> Result<(), HeaderError> {
+    let name = NAMES.iter().find(|(list, _)| *list == place).map_or("", |(_, name)| name);
+    let named = |item: &Json| match item {
+        Json::Map(map) => map.get(name).cloned(),
+        _ => None,
+    };
+    let mut left: Vec<&Json> = offered.iter().collect();
+    for sent in sent {
+        let at = left.iter().position(|offered| named(offered) == named(sent));
+        let offered = at.map(|at| left.swap_remove(at));
+        compare(place, sent, offered)?;
+    }
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(HeaderError::Differs {
+            key: place.to_owned(),
+            found: format!("a list of {}", sent.len()),
+            expected: format!("a list of {}", offered.len()),
+        }),
+    }
+}
+
+fn is_harmless(place: &str, sent: &Json) -> bool {
+    let rule = HARMLESS.iter().find(|(known, _)| *known == place).map(|(_, rule)| rule);
+    match (rule, sent) {
+        (Some(Harmless::Anything), _) => true,
+        (Some(Harmless::Only(value)), Json::Text(sent)) => sent == value,
+        (Some(Harmless::NoNumber), Json::Number(0)) => true,
+        (Some(Harmless::Empty), Json::Map(map)) => map.is_empty(),
+        _ => false,
+    }
+}
