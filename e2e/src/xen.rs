@@ -61,6 +61,9 @@ fn pack_files(program: &Path, guest: &GuestImage, place: &Path, disk: &Path) -> 
     let tree = place.join("files");
     fs::create_dir(&tree)?;
     guest.copy_to(&tree)?;
+    for (name, text) in image::PROGRAMS {
+        image::write_program(&tree.join(name), text)?;
+    }
     // Without what only a debugger reads it is a third as long.
     let mut strip = Command::new("strip");
     crate::command::run(strip.arg("-o").arg(tree.join("whimbrel")).arg(program))?;

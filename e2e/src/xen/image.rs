@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Copyright the Whimbrel authors
 
-//! The disk of a Xen host: Debian packages and a start script of ours, built once and kept.
+//! The disk of a Xen host: Debian packages, built once and kept. What it does when it is up comes
+//! on another disk, so that a story can change it without building a host.
 
 use crate::apt::{mirror, unpacked_once};
 use crate::command::run;
@@ -21,8 +22,12 @@ const PACKAGES: &str = "--include=xen-hypervisor-4.17-amd64,xen-utils-4.17,xen-u
                         busybox-static,nfs-kernel-server,nfs-common,socat,procps,nftables,\
                         iputils-ping";
 const DISK_SIZE: &str = "1400M";
-const START: &str = include_str!("start.sh");
-const AGENT: &str = include_str!("agent.sh");
+/// The first program: all it knows is where the others are.
+const START: &str = "#!/bin/sh\nmount -t devtmpfs dev /dev 2>/dev/null\n\
+                     mount -t ext4 -o ro /dev/vdc /files\nexec /files/whimbrel-start\n";
+/// The programs of a host of the stories, as they lie on the disk that is brought along.
+pub(super) const PROGRAMS: [(&str, &str); 2] =
+    [("whimbrel-start", include_str!("start.sh")), ("whimbrel-agent", include_str!("agent.sh"))];
 /// What the control domain needs before it has its disk.
 const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_net", "crc32c_generic", "ext4"];
 const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
@@ -45,8 +50,7 @@ impl HostImage {
             }
         }
         fs::create_dir_all(cache)?;
-        let recipe =
-            blake3::hash(format!("{SUITE} {PACKAGES} {DISK_SIZE} {START} {AGENT}").as_bytes());
+        let recipe = blake3::hash(format!("{SUITE} {PACKAGES} {DISK_SIZE} {START}").as_bytes());
         let name = format!("xen-host-{}", &recipe.to_hex()[..12]);
         let place = unpacked_once(&cache.join(name), build)?;
         let path = |name: &str| place.join(name);
@@ -70,10 +74,7 @@ fn build(place: &Path) -> Result<()> {
     run(&mut make).context("failed to build a Xen host")?;
     unpack_xen(&tree.join("boot"), place)?;
     write_initramfs(&tree, &place.join("initrd.cpio"))?;
-    for (name, text) in [("whimbrel-start", START), ("whimbrel-agent", AGENT)] {
-        fs::write(tree.join(name), text)?;
-        fs::set_permissions(tree.join(name), fs::Permissions::from_mode(0o755))?;
-    }
+    write_program(&tree.join("whimbrel-start"), START)?;
     fs::create_dir(tree.join("files"))?;
     for part in ["var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man"] {
         fs::remove_dir_all(tree.join(part))?;
@@ -82,6 +83,12 @@ fn build(place: &Path) -> Result<()> {
     make.args(["-q", "-d"]).arg(&tree).arg(place.join("root.img"));
     run(make.arg(DISK_SIZE)).context("no file system")?;
     Ok(fs::remove_dir_all(&tree)?)
+}
+
+/// Writes a script that can be run.
+pub(super) fn write_program(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
 /// Xen and its kernel are loaded by QEMU, and unpacked here: emulated it would take long.

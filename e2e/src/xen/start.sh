@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # The first program of a Xen host of the stories: a dom0 without an init system.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/xen-4.17/bin HOME=/root
-mount -t devtmpfs dev /dev 2>/dev/null
 exec </dev/hvc0 >/dev/hvc0 2>&1
 mount -t proc proc /proc; mount -t sysfs sys /sys
 mkdir -p /dev/pts /dev/shm; mount -t devpts -o gid=5,mode=620 devpts /dev/pts; mount -t tmpfs shm /dev/shm
@@ -13,7 +12,7 @@ mount -t xenfs xenfs /proc/xen
 HOSTN=$(sed -n 's/.*whimbrel.host=\([^ ]*\).*/\1/p' /proc/cmdline)
 ADDR=$(sed -n 's/.*whimbrel.address=\([^ ]*\).*/\1/p' /proc/cmdline)
 hostname $HOSTN
-mkdir -p /files; mount -t ext4 -o ro /dev/vdc /files; ip link set lo up
+ip link set lo up
 for m in xen-evtchn xen-gntdev xen-gntalloc xen-blkback xen-netback bridge; do modprobe $m; done
 lan=; net=
 for i in /sys/class/net/*; do case $(cat $i/address) in 52:54:00:00:00:*) lan=${i##*/};; 52:54:00:00:01:*) net=${i##*/};; esac; done
@@ -25,6 +24,8 @@ X=/usr/lib/xen-4.17/bin
 xenstored --pid-file=/run/xenstored.pid || $X/xenstored --pid-file /run/xenstored.pid
 $X/xen-init-dom0
 xenconsoled --pid-file=/run/xenconsoled.pid || $X/xenconsoled --pid-file=/run/xenconsoled.pid
+socat -t 600 TCP-LISTEN:1024,fork,reuseaddr SYSTEM:/files/whimbrel-agent &
+# Told only when commands can come: the network card above it takes connections from the first moment.
+until bash -c ': </dev/tcp/127.0.0.1/1024' 2>/dev/null; do sleep 0.1; done
 echo READY
-socat -t 600 TCP-LISTEN:1024,fork,reuseaddr SYSTEM:/whimbrel-agent &
 while :; do wait; sleep 1; done
