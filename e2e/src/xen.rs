@@ -44,7 +44,7 @@ impl XenLab {
         let image = HostImage::build(&setting.cache())?;
         let place = tempfile::tempdir()?;
         let files = place.path().join("files.img");
-        pack_files(&setting.program()?, &setting.image()?, place.path(), &files)?;
+        pack_files(&setting.optimised_program()?, &setting.image()?, place.path(), &files)?;
         let shared = place.path().join("shared.img");
         File::create(&shared)?.set_len(SHARED_BYTES)?;
         let host = |number| XenHost::start(number, &image, place.path());

@@ -17,6 +17,12 @@ pub(crate) fn for_lab(shell: &Shell) -> Result<()> {
     witness(shell)
 }
 
+/// Builds the program as it is shipped.
+pub(crate) fn optimised(shell: &Shell) -> Result<()> {
+    let program = ["build", "--quiet", "--release", "-p", "whimbrel", "--bin", "whimbrel"];
+    run(&mut shell.cargo(&program))
+}
+
 /// Builds what acts out what others do: nothing of ours runs there but the guest.
 pub(crate) fn for_rivals(shell: &Shell) -> Result<()> {
     run(&mut shell.cargo(&["build", "--quiet", "-p", "e2e"]))?;

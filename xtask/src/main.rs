@@ -97,6 +97,9 @@ fn with_lab(shell: &Shell, arguments: &[&str]) -> Result<()> {
         let is_demo = arguments.first() == Some(&"demo");
         machine::install_packages(if is_demo { Purpose::Lab } else { Purpose::Stories })?;
         build::for_lab(shell)?;
+        if arguments.iter().any(|name| name.split('/').next() == Some("xen")) {
+            build::optimised(shell)?;
+        }
     }
     build::e2e(shell, arguments)
 }

@@ -52,6 +52,7 @@ pub(crate) async fn all(
     daemon: &Daemon,
     engine: Result<&EngineFacts, &EngineError>,
 ) -> Vec<Finding> {
+    daemon.memory.look(&*daemon.engine).await;
     let config = daemon.config();
     let bridges = daemon.network.bridges().await.ok();
     let fault_user = daemon.engine_user_facts();

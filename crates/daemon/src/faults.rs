@@ -27,7 +27,7 @@ mod points {
     use std::time::Duration;
     use tokio::sync::broadcast;
     use whimbrel_engine::{
-        ChannelEnd, Engine, EngineError, EngineEvent, Instance, Launch, Migration,
+        ChannelEnd, Engine, EngineError, EngineEvent, HostMemory, Instance, Launch, Migration,
         MigrationOptions, Process, Tuning,
     };
     use whimbrel_handoff::effect::Effect;
@@ -83,6 +83,10 @@ mod points {
 
         async fn facts(&self) -> Result<EngineFacts, EngineError> {
             self.0.facts().await
+        }
+
+        async fn memory(&self) -> Result<Option<HostMemory>, EngineError> {
+            self.0.memory().await
         }
 
         async fn freeze(&self, id: GuestId, guest: &Guest) -> Result<Passport, EngineError> {

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tokio::sync::Notify;
 use whimbrel_api::Problem;
+use whimbrel_engine::{Engine, HostMemory};
 use whimbrel_host::machine;
 use whimbrel_model::facts::MemoryFacts;
 use whimbrel_model::id::GuestId;
@@ -33,11 +34,14 @@ struct State {
     promised: BTreeMap<GuestId, Bytes>,
     /// Guests that gave memory back for others, and what their balloons aim at.
     squeezed: BTreeMap<GuestId, Bytes>,
+    /// What the engine said last, where the kernel does not see all of the host's memory.
+    of_engine: Option<HostMemory>,
 }
 
 impl Memory {
     pub(crate) fn new(kept: Bytes) -> Self {
-        let state = State { kept, promised: BTreeMap::new(), squeezed: BTreeMap::new() };
+        let state =
+            State { kept, promised: BTreeMap::new(), squeezed: BTreeMap::new(), of_engine: None };
         Self { state: Mutex::new(state), has_room: Notify::new() }
     }
 
@@ -52,7 +56,20 @@ impl Memory {
     pub(crate) fn facts(&self) -> MemoryFacts {
         let state = self.state();
         let promised = Bytes(state.promised.values().map(|bytes| bytes.0).sum());
-        machine::memory(state.kept, promised)
+        let facts = machine::memory(state.kept, promised);
+        match state.of_engine {
+            Some(HostMemory { total, free }) => MemoryFacts { total, free, ..facts },
+            None => facts,
+        }
+    }
+
+    /// Takes note of what the engine says of the host's memory; one that does not answer now is as
+    /// it was.
+    pub(crate) async fn look(&self, engine: &dyn Engine) {
+        match engine.memory().await {
+            Ok(found) => self.state().of_engine = found,
+            Err(error) => tracing::warn!(%error, "the engine does not say what memory is free"),
+        }
     }
 
     /// Promises memory to a guest that is about to start or to arrive, if there is enough.

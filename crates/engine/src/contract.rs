@@ -35,6 +35,12 @@ pub trait Engine: Send + Sync {
         false
     }
 
+    /// Returns how much memory this host has for guests, and what is left of it, where that is not
+    /// for the kernel to say.
+    async fn memory(&self) -> Result<Option<HostMemory>, EngineError> {
+        Ok(None)
+    }
+
     /// Returns what this engine is and can do on this host.
     async fn facts(&self) -> Result<EngineFacts, EngineError>;
 
@@ -62,6 +68,13 @@ pub trait Engine: Send + Sync {
     /// it has never run its guest; returns whether there is none now. For one that hangs in the
     /// middle of a stream that broke.
     async fn end_unused(&self, id: GuestId, directory: &Path) -> Result<bool, EngineError>;
+}
+
+/// The memory of a host whose kernel sees only a part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostMemory {
+    pub total: Bytes,
+    pub free: Bytes,
 }
 
 /// How to start an engine for a guest.

@@ -5,8 +5,8 @@
 //!
 //! One question a file: what a guest is called in xl's words (`config`), one guest (`instance`) and
 //! its terminal (`console`), what is written down about it (`record`), what stands between xl and
-//! the carrying process while it moves (`pipe`), what is let in of that (`header`), and who says that
-//! a domain has ended (`store`).
+//! the carrying process while it moves (`pipe`), what is let in of that (`header`), and who says
+//! that a domain has ended (`store`).
 
 mod config;
 mod console;
@@ -17,7 +17,7 @@ mod record;
 mod store;
 mod xl;
 
-use crate::contract::{Engine, EngineFacts, Instance, Launch};
+use crate::contract::{Engine, EngineFacts, HostMemory, Instance, Launch};
 use crate::error::EngineError;
 use async_trait::async_trait;
 use instance::XenInstance;
@@ -50,6 +50,11 @@ impl Engine for Xen {
 
     fn makes_own_taps(&self) -> bool {
         true
+    }
+
+    async fn memory(&self) -> Result<Option<HostMemory>, EngineError> {
+        let info = xl::info().await?;
+        Ok(Some(HostMemory { total: info.total, free: info.free }))
     }
 
     async fn facts(&self) -> Result<EngineFacts, EngineError> {

@@ -57,6 +57,7 @@ crate::codes! {
         "Whether the guest is free to move: not moving already, not dead.";
     PLAN_MAC = "plan/mac":
         "Whether the guest's hardware addresses are free on the target.";
+    PLAN_LIVE = "plan/live": "Whether a guest of this kind can be moved while it runs.";
     PLAN_MACHINE = "plan/machine": "Whether the target's engine knows the guest's machine type.";
     PLAN_WAY_BACK = "plan/way-back": "Whether the target reaches the source's port, too: for the way home, and to ask who owns the guest.";
     PLAN_HINDRANCE = "plan/hindrance": "What keeps the guest's engine from sending it, such as a device that cannot move.";

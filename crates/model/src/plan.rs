@@ -164,7 +164,7 @@ impl Default for Bargain {
 
 /// Checks everything that can be known before the first byte moves.
 pub fn plan(question: &Question<'_>) -> Plan {
-    let checks: [fn(&Question<'_>) -> Vec<Finding>; 25] = [
+    let checks: [fn(&Question<'_>) -> Vec<Finding>; 26] = [
         peer::protocol,
         peer::relocation,
         peer::allowed,
@@ -177,6 +177,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
         hindrance::hindrances,
         memory::memory,
         engine::engine,
+        engine::live,
         engine::machine,
         engine::cpu,
         engine::roms,

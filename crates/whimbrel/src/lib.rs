@@ -27,6 +27,10 @@ fn carry(directory: &Path) -> Result<(), Problem> {
 
 /// Stands between xl and the carrying process. Started by a daemon, never by people.
 fn xl_pipe(side: &str, directory: &Path) -> Result<(), Problem> {
-    let side = if side == "send" { Side::Send } else { Side::Receive };
+    let side = match side {
+        "send" => Side::Send,
+        "save" => Side::Save,
+        _ => Side::Receive,
+    };
     pipe::run(side, directory).map_err(|error| Problem::of(&error))
 }

@@ -29,6 +29,7 @@ const PING_MAX: Duration = Duration::from_secs(2);
 
 pub(super) async fn info(daemon: &Arc<Daemon>) -> Result<HostInfo, Problem> {
     let engine = daemon.engine.facts().await;
+    daemon.memory.look(&*daemon.engine).await;
     let memory = daemon.memory.facts();
     let system = machine::system();
     let cpu = machine::cpu();
@@ -158,6 +159,7 @@ pub(super) async fn list(daemon: &Arc<Daemon>) -> Result<PeerList, Problem> {
 }
 
 async fn this_host(daemon: &Daemon) -> Peer {
+    daemon.memory.look(&*daemon.engine).await;
     let memory = daemon.memory.facts();
     let running =
         daemon.guests.list().iter().filter(|g| g.view().state != GuestState::Stopped).count();

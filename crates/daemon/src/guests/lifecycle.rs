@@ -120,6 +120,7 @@ impl GuestTask {
         start: Start,
     ) -> Result<Arc<dyn Instance>, Problem> {
         let papers = self.papers()?.clone();
+        self.daemon.memory.look(&*self.daemon.engine).await;
         self.daemon.memory.promise(&papers)?;
         let directory = self.daemon.layout().guest(self.id);
         directory.create(self.daemon.engine_ids()).map_err(|error| Problem::of(&error))?;

@@ -393,6 +393,7 @@ pub(crate) async fn host_facts(
     asker: Option<(&HostName, IpAddr)>,
 ) -> Result<HostFacts, Problem> {
     let engine = daemon.engine.facts().await.map_err(|error| Problem::of(&error))?;
+    daemon.memory.look(&*daemon.engine).await;
     let bridges = daemon.network.bridges().await.map_err(|error| Problem::of(&error))?;
     let config = daemon.config();
     let user = daemon.engine_user_facts();

@@ -3,10 +3,11 @@
 
 //! What comes before a domain: a header of xl's with all of the domain's configuration.
 //!
-//! The target's xl believes it. It opens the disks that are named there, runs the scripts, and gives
-//! the domain the devices; so a paired host could have a guest here that owns this host's disks. What
-//! was offered has been judged before (`allow_paths`, `allow_bridges`, memory), so the header is let
-//! through only if it says the same, and nothing besides that is not known to be harmless.
+//! The target's xl believes it. It opens the disks that are named there, runs the scripts, and
+//! gives the domain the devices; so a paired host could have a guest here that owns this host's
+//! disks. What was offered has been judged before (`allow_paths`, `allow_bridges`, memory), so the
+//! header is let through only if it says the same, and nothing besides that is not known to be
+//! harmless.
 //!
 //! The header is little-endian: 32 bytes of magic, `0x01020304`, mandatory flags (JSON, stream of
 //! version 2), optional flags, and the length of what follows: the length of the configuration, and

@@ -475,7 +475,7 @@ impl Instance for XenInstance {
 
     async fn send(
         &self,
-        _options: MigrationOptions,
+        options: MigrationOptions,
         channels: ChannelEnd,
     ) -> Result<(), EngineError> {
         let ChannelEnd::Connect(_) = channels else {
@@ -483,15 +483,22 @@ impl Instance for XenInstance {
             return Err(EngineError::Unsupported { what });
         };
         let domain = self.domain().await?;
+        if domain.is_paused {
+            // It makes itself ready to be moved, and cannot while it stands still.
+            let what =
+                "moving a paused guest on Xen: let it run first (`whimbrel unpause`)".to_owned();
+            return Err(EngineError::Unsupported { what });
+        }
         let _ = std::fs::remove_file(self.directory.join(pipe::CONTROL));
         let program = own_program();
-        let command_line = format!(
-            "exec '{}' xl-pipe send '{}'",
-            program.to_string_lossy(),
-            self.directory.display()
-        );
         let mut command = std::process::Command::new("setsid");
-        command.args(["xl", "migrate", "-s", "", &domain.number.to_string(), &command_line]);
+        if options.is_stop_and_copy {
+            command.arg(program).args(["xl-pipe", "save"]).arg(&self.directory);
+        } else {
+            let directory = self.directory.display();
+            let line = format!("exec '{}' xl-pipe send '{directory}'", program.to_string_lossy());
+            command.args(["xl", "migrate", "-s", "", &domain.number.to_string(), &line]);
+        }
         let (said, complained) = (log(&self.directory)?, log(&self.directory)?);
         command.stdin(Stdio::null()).stdout(said).stderr(complained);
         let failed = |source| EngineError::File { action: "run", path: "xl".into(), source };

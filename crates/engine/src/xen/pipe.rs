@@ -36,6 +36,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+mod save;
+
 /// Where the carrying process and this one meet.
 pub(super) const CHANNEL: &str = "migrate.sock";
 /// Where the daemon asks and commands.
@@ -48,6 +50,8 @@ const PERMISSION: &[u8] = b"domain is yours, you are cleared to unpause\0";
 const REPORT: &[u8] = b"my copy unpause results are as follows\0";
 const WORD_BYTES_MAX: usize = 64;
 const CHUNK_BYTES: usize = 128 << 10;
+/// What may wait between xl and this process: each time one of them sleeps costs.
+const PIPE_BYTES: usize = 1 << 20;
 
 /// How far it has come.
 pub(super) const STATUS: &str = "status";
@@ -64,6 +68,8 @@ pub(super) const BACK: &str = "back";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Send,
+    /// Sends a guest that stands still meanwhile.
+    Save,
     Receive,
 }
 
@@ -167,6 +173,7 @@ pub fn run(side: Side, directory: &Path) -> Result<(), EngineError> {
         let control = UnixListener::bind(control)?;
         match side {
             Side::Send => send(directory, control),
+            Side::Save => save::save(directory, control),
             Side::Receive => receive(directory, control),
         }
     })();
@@ -233,10 +240,9 @@ fn pump(mut from: impl Read, mut to: impl Write, shared: &Shared) -> io::Result<
     }
 }
 
-fn send(directory: &Path, control: UnixListener) -> io::Result<()> {
-    let channel = UnixStream::connect(directory.join(CHANNEL))?;
-    let shared = Shared::new();
-    let answering = Arc::clone(&shared);
+/// Answers the daemon of the source.
+fn answer_source(control: UnixListener, shared: &Arc<Shared>) {
+    let answering = Arc::clone(shared);
     serve(control, move |word| match word {
         CANCEL => answering.step(Phase::Failed { reason: "cancelled".to_owned() }, |phase| {
             *phase == Phase::Travelling
@@ -247,6 +253,14 @@ fn send(directory: &Path, control: UnixListener) -> io::Result<()> {
         }
         _ => answering.status(),
     });
+}
+
+fn send(directory: &Path, control: UnixListener) -> io::Result<()> {
+    let channel = UnixStream::connect(directory.join(CHANNEL))?;
+    let shared = Shared::new();
+    answer_source(control, &shared);
+    // Smaller is slower, and not wrong.
+    let _ = rustix::pipe::fcntl_setpipe_size(io::stdin(), PIPE_BYTES);
     let mut xl = io::stdout();
     xl.write_all(BANNER)?;
     xl.flush()?;

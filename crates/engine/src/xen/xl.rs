@@ -98,6 +98,8 @@ pub(super) struct Info {
     pub(super) version: String,
     /// `pv`, `hvm`, `pvh`, and what it can do for them.
     pub(super) abilities: Vec<String>,
+    pub(super) total: Bytes,
+    /// What no domain has: the control domain's own memory is not among it.
     pub(super) free: Bytes,
 }
 
@@ -116,11 +118,12 @@ fn parse_info(text: &str) -> Option<Info> {
     };
     let (_, version) = value("xen_version")?;
     let abilities = value("virt_caps").map_or("", |(_, words)| words);
-    let free: u64 = value("free_memory")?.1.parse().ok()?;
+    let mib = |key: &str| value(key)?.1.parse().ok().map(Bytes::mib);
     Some(Info {
         version: version.to_owned(),
         abilities: abilities.split_whitespace().map(str::to_owned).collect(),
-        free: Bytes::mib(free),
+        total: mib("total_memory")?,
+        free: mib("free_memory")?,
     })
 }
 
@@ -148,11 +151,11 @@ mod tests {
 
     #[test]
     fn the_host_is_read() {
-        let text = "host : xen1\nfree_memory            : 421\nxen_version            : 4.17.6\n\
+        let text = "host : xen1\ntotal_memory : 1023\nfree_memory            : 421\nxen_version            : 4.17.6\n\
                     virt_caps              : pv hvm hap shadow\n";
         let info = parse_info(text).unwrap();
         assert_eq!(info.version, "4.17.6");
-        assert_eq!(info.free, Bytes::mib(421));
+        assert_eq!((info.total, info.free), (Bytes::mib(1023), Bytes::mib(421)));
         assert!(info.abilities.contains(&"hvm".to_owned()));
         assert_eq!(parse_info("release : 6.1"), None);
     }

@@ -89,6 +89,25 @@ fn accelerator(question: &Question<'_>, engine: &EngineFacts) -> Finding {
     }
 }
 
+/// A paravirtual guest has its page tables itself, and the Xen of most distributions cannot see
+/// what it writes: its `xl` gives up with `Failed to enable logdirty`.
+pub(super) fn live(question: &Question<'_>) -> Vec<Finding> {
+    let Some(passport) = question.passport else { return Vec::new() };
+    let is_live = question.run_state.is_some() && !question.is_stop_and_copy;
+    if passport.engine != EngineKind::Xen || passport.machine != "xenpv" || !is_live {
+        return Vec::new();
+    }
+    let (guest, target) = (question.guest_name(), question.target_name());
+    vec![Finding::blocker(
+        codes::PLAN_LIVE,
+        format!("`{guest}` is a PV guest, and Xen does not move those while they run"),
+        format!(
+            "stop it for the time it takes: `whimbrel migrate {guest} {target} --stop-and-copy`; \
+             or make it a PVH guest (`machine = \"xenpvh\"`)"
+        ),
+    )]
+}
+
 pub(super) fn machine(question: &Question<'_>) -> Vec<Finding> {
     let (Some(passport), Some(engine)) = (question.passport, question.target_engine()) else {
         return Vec::new();

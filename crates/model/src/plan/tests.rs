@@ -13,7 +13,7 @@ use crate::facts::{
     WayBack,
 };
 use crate::guest::{DiskSource, Mac, NetworkKind};
-use crate::passport::Accelerator;
+use crate::passport::{Accelerator, EngineKind};
 use crate::sample;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -281,10 +281,12 @@ fn each_spoilt_fact_has_its_finding() {
     insta::assert_snapshot!(all);
 
     // No code of a plan is without its case here, but for those that have tests of their own.
+    const OWN_TESTS: [&str; 3] =
+        [codes::PLAN_DISK_ACCESS, codes::PLAN_LIVE, codes::PLAN_UNREACHABLE];
     let known = codes::CODES.iter().map(|(code, _)| *code);
     let untried: Vec<_> = known
         .filter(|code| code.starts_with("plan/") && !seen.contains(code))
-        .filter(|code| ![codes::PLAN_DISK_ACCESS, codes::PLAN_UNREACHABLE].contains(code))
+        .filter(|code| !OWN_TESTS.contains(code))
         .collect();
     assert!(untried.is_empty(), "{untried:?}");
 }
@@ -308,6 +310,28 @@ fn uefi_variables_travel_or_begin() {
         world.run_state = None;
     });
     assert_eq!(never_started, []);
+}
+
+/// What Xen cannot do with a PV guest is known before it is tried, and what it can is offered.
+#[test]
+fn a_pv_guest_is_not_moved_while_it_runs() {
+    let live = |machine: &str, is_stop_and_copy| {
+        let found = spoil(|w| {
+            for host in [&mut w.source.0, &mut w.target.0] {
+                host.engines[0].kind = EngineKind::Xen;
+                host.engines[0].machines = vec![machine.to_owned()];
+            }
+            let passport = w.passport.as_mut().unwrap();
+            (passport.engine, passport.machine) = (EngineKind::Xen, machine.to_owned());
+            w.is_stop_and_copy = is_stop_and_copy;
+        });
+        found.into_iter().find(|finding| finding.code == codes::PLAN_LIVE)
+    };
+    let found = live("xenpv", false).unwrap();
+    assert_eq!(found.severity, Severity::Blocker);
+    assert!(found.remedy.contains("--stop-and-copy"), "{}", found.remedy);
+    assert_eq!(live("xenpv", true), None);
+    assert_eq!(live("xenpvh", false), None);
 }
 
 fn hear(world: &mut World, heard: Heard) {
