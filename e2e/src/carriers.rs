@@ -45,17 +45,18 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Stops the carrying processes of `host` where they are: their daemon hears nothing of them.
-pub fn hold(host: &Host) -> Result<()> {
+/// Sends a signal to the carrying processes of `host`: one that is stopped is silent.
+pub fn signal(host: &Host, signal: Signal) -> Result<()> {
     let pids = of(host);
     ensure!(!pids.is_empty(), "nothing is carried on {}", host.name);
     for pid in pids {
-        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGSTOP)?;
+        kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
     }
     Ok(())
 }
 
-fn of(host: &Host) -> Vec<u32> {
+/// The carrying processes of `host`.
+pub fn of(host: &Host) -> Vec<u32> {
     host.processes().into_iter().filter(|pid| carries(*pid)).collect()
 }
 

@@ -106,6 +106,7 @@ pub const STORIES: &[Story] = stories! {
         kept_beside_the_link,
         cancelled_with_numbers,
         a_predicted_miss_is_refused,
+        the_pause_in_parts,
         a_longer_pause,
         slowed_down,
         held_until_the_word,

@@ -16,7 +16,7 @@ mod task;
 mod view;
 
 pub(crate) use error::{GuestError, NOTHING_TO_RECOVER};
-pub(crate) use lifecycle::{End, Held};
+pub(crate) use lifecycle::{End, Held, tap_name};
 pub(crate) use order::{GuestEvent, MigrationEvent, Order, Reply, Statement, Stop};
 pub(crate) use papers::{Draft, Papers, parse_passport, parse_stored};
 pub(crate) use task::GuestTask;

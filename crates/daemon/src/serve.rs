@@ -156,10 +156,10 @@ async fn answer(daemon: &Arc<Daemon>, asked: Asked) {
         }
         Request::Console(query) => console(daemon, query, responder).await,
         Request::Papers => papers(daemon, responder).await,
-        Request::Report(handoff) => {
-            match migrate::report_for(daemon, responder.name(), handoff).await {
+        Request::Report(query) => {
+            match migrate::report_for(daemon, responder.name(), query).await {
                 Some(json) => responder.document(json).await,
-                None => responder.problem(&no_report(handoff).into()).await,
+                None => responder.problem(&no_report(query.handoff).into()).await,
             }
         }
         Request::Measure => responder.measure().await,

@@ -205,6 +205,19 @@ impl Network {
         Ok(bridges.into_iter().find(|b| Some(b.index) == controller).map(|bridge| bridge.name))
     }
 
+    /// Returns how many packets have come out of a tap: what its guest has sent.
+    pub async fn packets_from(&self, name: TapName) -> Result<u64, NetworkError> {
+        let name = name.to_string();
+        let found = self.handle.link().get().match_name(&name).execute().try_next().await;
+        let link = found.map_err(|error| refused("look at", &name, error))?;
+        let Some(link) = link else { return Err(NetworkError::NoLink { link: name }) };
+        let packets = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(counted) => Some(counted.rx_packets),
+            _ => None,
+        });
+        Ok(packets.unwrap_or_default())
+    }
+
     /// Deletes a tap that was left over. Gone already: fine.
     pub async fn delete(&self, name: TapName) -> Result<(), NetworkError> {
         let index = match self.index(name).await {

@@ -72,7 +72,7 @@ pub enum Request {
     /// The peer has forgotten this host.
     Unpair,
     /// What came of a migration between the two.
-    Report(HandoffId),
+    Report(ReportQuery),
     /// The papers of every guest that the peer owns.
     Papers,
     /// How fast is the way to you?
@@ -97,6 +97,13 @@ pub struct FactsQuery {
 pub struct WhoOwns {
     pub guest: GuestId,
     pub handoff: Option<HandoffId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportQuery {
+    pub handoff: HandoffId,
+    /// From the target: how long its guest took to be heard on the network.
+    pub first_packet_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

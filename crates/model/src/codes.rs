@@ -61,7 +61,8 @@ crate::codes! {
     PLAN_MACHINE = "plan/machine": "Whether the target's engine knows the guest's machine type.";
     PLAN_WAY_BACK = "plan/way-back": "Whether the target reaches the source's port, too: for the way home, and to ask who owns the guest.";
     PLAN_HINDRANCE = "plan/hindrance": "What keeps the guest's engine from sending it, such as a device that cannot move.";
-    PLAN_UEFI = "plan/uefi-variables": "Whether the guest's UEFI finds its variables on the target.";
+    PLAN_UEFI = "plan/uefi-variables":
+        "Whether the guest's UEFI finds its variables on the target.";
     PLAN_MAINTENANCE = "plan/maintenance": "Whether the target's operator wants guests to come.";
     PLAN_MEMORY = "plan/memory": "Whether the target has memory for the guest.";
     PLAN_NAME = "plan/name": "Whether the guest's name and uuid are free on the target.";

@@ -74,6 +74,16 @@ pub struct Boundary {
     pub reason: &'static str,
 }
 
+/// Why a splitter stops looking where all is well.
+const PAGES_OVER: &str = "the part of the stream that has pages is over";
+
+impl Boundary {
+    /// Whether the state of the devices follows, and not something unknown.
+    pub fn is_end_of_pages(&self) -> bool {
+        self.reason == PAGES_OVER
+    }
+}
+
 /// Cuts the stream of an engine into pieces; see the module for the one rule.
 pub trait Split: Send {
     /// Takes the next bytes of the stream and hands out every piece that is complete.

@@ -10,6 +10,7 @@ use crate::setting::Setting;
 use crate::terminal::Terminal;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use std::process::Child;
 use std::time::Duration;
 
@@ -99,7 +100,7 @@ pub(super) fn again_after_a_cut(setting: &Setting) -> Result<()> {
     let (alpha, beta) = (scene.alpha(), scene.beta());
     let (witness, command) = in_the_middle(&scene, &Cast::web1(), &["--carrier", "tunnel"])?;
     beta.unplug()?;
-    carriers::hold(beta)?;
+    carriers::signal(beta, Signal::SIGSTOP)?;
     beta.hold_daemon(true)?;
     let ran = finish(command, "migrate web1 beta", "", PATIENCE)?;
     ensure!(ran.status.code() == Some(3), "expected exit code 3 of {ran}");

@@ -206,8 +206,8 @@ pub(super) fn a_device_that_cannot_move(setting: &Setting) -> Result<()> {
     witness.is_well().map(drop)
 }
 
-/// What a guest's UEFI remembers travels with its memory, and is in the target's file once the guest
-/// runs there. Of a stopped guest it stays, which is said.
+/// What a guest's UEFI remembers travels with its memory, and is in the target's file once the
+/// guest runs there. Of a stopped guest it stays, which is said.
 pub(super) fn uefi_variables_travel(setting: &Setting) -> Result<()> {
     bootable::need_uefi()?;
     let scene = Scene::paired(setting)?;

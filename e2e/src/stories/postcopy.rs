@@ -4,15 +4,16 @@
 //! A guest that writes three times as fast as the wire carries moves nevertheless, where that was
 //! asked for: it runs on the target while its memory follows.
 
+use crate::carriers;
 use crate::lab::Host;
 use crate::scene::{Cast, SOON, Scene, console_of, json, lives_only_on, report, state, until};
 use crate::setting::Setting;
 use crate::stories::crash::kill_engine;
 use crate::witness::Witness;
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
 use std::time::Duration;
 
 /// The wire, in Mbit/s: 6 MiB/s.
@@ -25,27 +26,62 @@ const MIGRATE: [&str; 7] =
     ["migrate", "web1", "beta", "--deadline", "80s", "--on-miss", "postcopy"];
 
 /// What the kernel lets everybody do with page faults, and how to put that back. It is the whole
-/// machine's: who changes it keeps other stories waiting that would, too.
+/// machine's: stories that want the same go on together, and whoever wants another waits.
 struct FaultsOfAll {
-    was: String,
-    _turn: File,
+    turn: File,
 }
 
 const FAULTS_OF_ALL: &str = "/proc/sys/vm/unprivileged_userfaultfd";
 
 impl FaultsOfAll {
-    fn set(value: &str) -> Result<Self> {
-        let turn = File::open(std::env::temp_dir())?;
+    fn allowed(setting: &Setting) -> Result<Self> {
+        let turn = Self::turn(setting)?;
+        // Who comes first has it all to itself for as long as it takes to set.
+        if turn.try_lock().is_ok() {
+            Self::set(&turn, "1")?;
+        }
+        turn.lock_shared().context("the turn of this story")?;
+        // Between the two, another may have put it back.
+        if std::fs::read_to_string(FAULTS_OF_ALL)?.trim() != "1" {
+            turn.unlock()?;
+            return Self::allowed(setting);
+        }
+        Ok(Self { turn })
+    }
+
+    fn forbidden(setting: &Setting) -> Result<Self> {
+        let turn = Self::turn(setting)?;
         turn.lock().context("the turn of this story")?;
+        Self::set(&turn, "0")?;
+        Ok(Self { turn })
+    }
+
+    /// A file that holds what the machine had.
+    fn turn(setting: &Setting) -> Result<File> {
+        let path = setting.logs().join("faults-of-all");
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+        file.with_context(|| format!("cannot open {}", path.display()))
+    }
+
+    fn set(mut turn: &File, value: &str) -> Result<()> {
         let was = std::fs::read_to_string(FAULTS_OF_ALL).context("this kernel has it")?;
-        std::fs::write(FAULTS_OF_ALL, value)?;
-        Ok(Self { was, _turn: turn })
+        turn.set_len(0)?;
+        turn.rewind()?;
+        turn.write_all(was.as_bytes())?;
+        Ok(std::fs::write(FAULTS_OF_ALL, value)?)
     }
 }
 
 impl Drop for FaultsOfAll {
+    /// The last one puts it back.
     fn drop(&mut self) {
-        let _ = std::fs::write(FAULTS_OF_ALL, &self.was);
+        let mut was = String::new();
+        let is_last = self.turn.unlock().is_ok() && self.turn.try_lock().is_ok();
+        let is_known = self.turn.rewind().is_ok() && self.turn.read_to_string(&mut was).is_ok();
+        if is_last && is_known {
+            let _ = std::fs::write(FAULTS_OF_ALL, was);
+        }
     }
 }
 
@@ -85,7 +121,7 @@ fn has_moved(scene: &Scene, witness: &Witness<'_>) -> Result<()> {
 
 /// The miss is called, the guest runs on the target, and its memory is right.
 pub(super) fn memory_follows(setting: &Setting) -> Result<()> {
-    let _may = FaultsOfAll::set("1")?;
+    let _may = FaultsOfAll::allowed(setting)?;
     let scene = Scene::paired(setting)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
     let witness = scene.create(alpha, &Cast::web1().dirtying("random", FAST))?;
@@ -104,7 +140,7 @@ pub(super) fn memory_follows(setting: &Setting) -> Result<()> {
 
 /// Each daemon in turn is killed in the middle; the guest does not notice.
 pub(super) fn a_daemon_is_killed(setting: &Setting) -> Result<()> {
-    let _may = FaultsOfAll::set("1")?;
+    let _may = FaultsOfAll::allowed(setting)?;
     let scene = Scene::paired(setting)?;
     let witness = in_two_halves(&scene)?;
     for host in [scene.beta(), scene.alpha()] {
@@ -127,7 +163,7 @@ fn goes_on(host: &Host) -> Result<()> {
 
 /// The wire is pulled more than once while the guest is in two halves. It waits, and goes on.
 pub(super) fn a_cut_is_waited_for(setting: &Setting) -> Result<()> {
-    let _may = FaultsOfAll::set("1")?;
+    let _may = FaultsOfAll::allowed(setting)?;
     let scene = Scene::paired(setting)?;
     let witness = in_two_halves(&scene)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
@@ -150,7 +186,7 @@ pub(super) fn a_cut_is_waited_for(setting: &Setting) -> Result<()> {
 /// The wire is out for so long that the deadline passes. The guest moves nevertheless, and that it
 /// is late is told.
 pub(super) fn the_deadline_passes(setting: &Setting) -> Result<()> {
-    let _may = FaultsOfAll::set("1")?;
+    let _may = FaultsOfAll::allowed(setting)?;
     let scene = Scene::paired(setting)?;
     let witness = in_two_halves(&scene)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
@@ -169,7 +205,7 @@ pub(super) fn the_deadline_passes(setting: &Setting) -> Result<()> {
 
 /// Both daemons die while the wire is out. Nobody is missed until it is plugged in again.
 pub(super) fn daemons_die_in_a_cut(setting: &Setting) -> Result<()> {
-    let _may = FaultsOfAll::set("1")?;
+    let _may = FaultsOfAll::allowed(setting)?;
     let scene = Scene::paired(setting)?;
     let witness = in_two_halves(&scene)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
@@ -189,39 +225,22 @@ pub(super) fn daemons_die_in_a_cut(setting: &Setting) -> Result<()> {
 
 /// The carrying process of each host in turn is killed: the engines take new channels.
 pub(super) fn a_carrying_process_is_killed(setting: &Setting) -> Result<()> {
-    let _may = FaultsOfAll::set("1")?;
+    let _may = FaultsOfAll::allowed(setting)?;
     let scene = Scene::paired(setting)?;
     let witness = in_two_halves(&scene)?;
     let alpha = scene.alpha();
     for host in [scene.beta(), alpha] {
-        kill_carriers(host)?;
+        carriers::signal(host, Signal::SIGKILL)?;
         goes_on(alpha)?;
     }
     wide(&scene)?;
     has_moved(&scene, &witness)
 }
 
-fn carriers(host: &Host) -> Vec<u32> {
-    let is_carrier = |pid: &u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).split('\0').nth(1) == Some("carry")
-    };
-    host.processes().into_iter().filter(is_carrier).collect()
-}
-
-fn kill_carriers(host: &Host) -> Result<()> {
-    let carriers = carriers(host);
-    ensure!(!carriers.is_empty(), "nothing is carried on {}", host.name);
-    for pid in carriers {
-        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
-    }
-    Ok(())
-}
-
 /// The engine of one host is killed in the middle: what runs is lost, as in a crash of the guest on
 /// the host it had gone to, and that is said on both. It is started there once, from its disks.
 fn a_half_is_lost(setting: &Setting, lost: impl Fn(&Scene) -> &Host) -> Result<()> {
-    let _may = FaultsOfAll::set("1")?;
+    let _may = FaultsOfAll::allowed(setting)?;
     let scene = Scene::paired(setting)?;
     let witness = in_two_halves(&scene)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
@@ -235,7 +254,7 @@ fn a_half_is_lost(setting: &Setting, lost: impl Fn(&Scene) -> &Host) -> Result<(
         println!("{report}");
         ensure!(report["result"] == "failed", "{report}");
         ensure!(report["problem"]["code"] == "migration/half-lost", "{report}");
-        until("nothing carries any more", SOON, || Ok(carriers(host).is_empty()))?;
+        until("nothing carries any more", SOON, || Ok(carriers::of(host).is_empty()))?;
     }
     let log = beta.whimbrel(&["log", "web1"])?.ok()?;
     println!("{log}");
@@ -256,26 +275,26 @@ pub(super) fn the_half_that_runs_is_lost(setting: &Setting) -> Result<()> {
 /// The host that the guest has left is gone in the middle. Where it runs it can be stopped, and
 /// started from its disks; when the host is back, nothing of the guest is left there.
 pub(super) fn a_host_does_not_come_back(setting: &Setting) -> Result<()> {
-    let _may = FaultsOfAll::set("1")?;
+    let _may = FaultsOfAll::allowed(setting)?;
     let scene = Scene::paired(setting)?;
     let witness = in_two_halves(&scene)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
     alpha.unplug()?;
     alpha.kill_daemon()?;
     kill_engine(alpha)?;
-    kill_carriers(alpha)?;
+    carriers::signal(alpha, Signal::SIGKILL)?;
     until("beta notices", LONG, || {
         Ok(beta.whimbrel(&["log", "web1"])?.ok()?.contains("the link was lost in post-copy"))
     })?;
     beta.whimbrel(&["stop", "web1", "--now"])?.ok()?;
-    ensure!(carriers(beta).is_empty(), "something carries on beta");
+    ensure!(carriers::of(beta).is_empty(), "something carries on beta");
     beta.whimbrel(&["start", "web1"])?.ok()?;
     until("it was started again", LONG, || Ok(has_booted_twice(&witness)))?;
     alpha.plug_in()?;
     wide(&scene)?;
     alpha.start_daemon()?;
     lives_only_on(beta, alpha, "web1", "running")?;
-    until("nothing carries any more", SOON, || Ok(carriers(alpha).is_empty()))
+    until("nothing carries any more", SOON, || Ok(carriers::of(alpha).is_empty()))
 }
 
 fn has_booted_twice(witness: &Witness<'_>) -> bool {
@@ -297,7 +316,7 @@ pub(super) fn its_way_is_not_overridden(setting: &Setting) -> Result<()> {
 
 /// Where the kernel does not let the engine do it, the plan says so, with the cure.
 pub(super) fn the_kernel_must_allow_it(setting: &Setting) -> Result<()> {
-    let _may = FaultsOfAll::set("0")?;
+    let _may = FaultsOfAll::forbidden(setting)?;
     let scene = Scene::paired(setting)?;
     let (alpha, beta) = (scene.alpha(), scene.beta());
     scene.create(alpha, &Cast::web1())?;

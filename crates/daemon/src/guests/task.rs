@@ -58,6 +58,8 @@ pub(crate) struct GuestTask {
     pub(crate) visitors: Vec<Wire>,
     /// Found while effects are performed, and dealt with after them.
     pub(crate) has_lost_engine: bool,
+    /// How long a guest that has just arrived took to be heard on the network.
+    pub(crate) first_packet: Option<tokio::task::JoinHandle<Option<Duration>>>,
     /// This daemon has held an engine of the guest: if there is none, it died in this boot.
     pub(crate) has_held_engine: bool,
     is_edit_pending: bool,
@@ -106,6 +108,7 @@ impl GuestTask {
             caller: None,
             visitors: Vec::new(),
             has_lost_engine: false,
+            first_packet: None,
             has_held_engine: false,
             is_edit_pending: false,
             has_host_booted: false,

@@ -34,6 +34,7 @@ use whimbrel_api::{Kind, Problem};
 use whimbrel_engine::{ChannelEnd, EngineError, Instance, Migration};
 use whimbrel_handoff::effect::Event;
 use whimbrel_link::carrier::{Config, Control, Meet, Side, Status};
+use whimbrel_link::wire::ReportQuery;
 use whimbrel_model::id::{GuestId, GuestName, HandoffId, HostId};
 use whimbrel_model::problem::chain;
 
@@ -130,7 +131,10 @@ impl Half {
         if self.asking.is_none() {
             let (daemon, peer, handoff) = (self.daemon.clone(), self.peer, self.handoff);
             self.asking = Some(tokio::spawn(async move {
-                let report = report_of(&daemon, peer, handoff).await.ok()?;
+                let report =
+                    report_of(&daemon, peer, ReportQuery { handoff, first_packet_ms: None })
+                        .await
+                        .ok()?;
                 report.problem.filter(ends_both)
             }));
         }

@@ -19,13 +19,18 @@ use whimbrel_api::migration::{
 use whimbrel_api::plan::{Finding, Forecast, Range};
 use whimbrel_bargain::Step;
 use whimbrel_engine::Migration as EngineMigration;
+use whimbrel_host::network::TapName;
 use whimbrel_host::store::ReportRow;
 use whimbrel_link::carrier::Status;
+use whimbrel_link::wire::ReportQuery;
 use whimbrel_model::id::{HandoffId, HostId, HostName};
 use whimbrel_model::plan::{Plan, Severity, Span};
 
 /// How long a migration may take to end once its target asks for the report.
 const REPORT_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a guest that says nothing is listened to, and how often.
+const FIRST_PACKET_MAX: Duration = Duration::from_secs(1);
+const FIRST_PACKET_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// How an attempt gets on.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub(crate) struct Progressing {
     forecast: Option<Forecast>,
     progress: Option<Progress>,
     pages: Option<PageCounts>,
+    /// What the source's engine took for the state of its devices, where that can be seen.
+    devices: Option<Duration>,
     samples: Samples,
     /// Why the bargain cannot be kept.
     miss: Option<String>,
@@ -71,6 +78,7 @@ impl Progressing {
             forecast: None,
             progress: None,
             pages: None,
+            devices: None,
             samples: Samples::default(),
             miss: None,
             is_late: false,
@@ -129,6 +137,7 @@ impl Progressing {
             return;
         };
         if let Some(channel) = figures.carried.channels.first() {
+            self.devices = channel.devices;
             self.pages = channel.pages.map(|pages| PageCounts {
                 new_count: pages.new_pages,
                 held_count: pages.same_pages,
@@ -175,9 +184,12 @@ impl Progressing {
     /// Where the pause went, as this host saw it.
     fn pause(&self) -> (Option<u64>, PauseParts) {
         let span = |from: Option<Instant>, to: Option<Instant>| Some(ms(to? - from?));
+        // Where the carrier looks into the stream; it is over before the last byte is there.
+        let device_state_ms = self.devices.map(ms);
         let parts = PauseParts {
-            last_pages_ms: span(self.stopped, self.arrived),
-            device_state_ms: None,
+            last_pages_ms: span(self.stopped, self.arrived)
+                .map(|ms| ms.saturating_sub(device_state_ms.unwrap_or(0))),
+            device_state_ms,
             commit_ms: span(self.arrived, self.ceded),
             start_ms: self.start.map(ms).or(span(self.ceded, self.released)),
             first_packet_ms: None,
@@ -434,10 +446,15 @@ impl GuestTask {
     }
 
     /// The source has measured everything: its report is the one that people read here, too.
-    pub(super) fn fetch_report(&self, source: HostId, handoff: HandoffId) {
+    pub(super) fn fetch_report(&mut self, source: HostId, handoff: HandoffId) {
+        let first_packet = self.first_packet.take();
         let (daemon, guest, guest_name) = (self.daemon.clone(), self.id, self.name().to_string());
         tokio::spawn(async move {
-            match report_of(&daemon, source, handoff).await {
+            let first_packet_ms = match first_packet {
+                Some(measuring) => measuring.await.ok().flatten().map(ms),
+                None => None,
+            };
+            match report_of(&daemon, source, ReportQuery { handoff, first_packet_ms }).await {
                 Ok(report) => {
                     let report = serde_json::to_string(&report).expect("a report is JSON");
                     let row =
@@ -458,10 +475,10 @@ impl GuestTask {
 pub(super) async fn report_of(
     daemon: &Daemon,
     host: HostId,
-    handoff: HandoffId,
+    query: ReportQuery,
 ) -> Result<Report, Problem> {
     let connection = daemon.peers.connect(host).await?;
-    let json = connection.report(handoff).await.map_err(|error| error.problem())?;
+    let json = connection.report(query).await.map_err(|error| error.problem())?;
     let report = serde_json::from_slice::<Report>(&json);
     report.map_err(|error| unreadable(&error))
 }
@@ -480,8 +497,9 @@ fn unreadable(error: &serde_json::Error) -> Problem {
 pub(crate) async fn report_for(
     daemon: &Daemon,
     peer: &HostName,
-    handoff: HandoffId,
+    query: ReportQuery,
 ) -> Option<Vec<u8>> {
+    let handoff = query.handoff;
     // Before the look, so that an end in between is not missed.
     let mut events = daemon.story.subscribe();
     let stored = daemon.store.call(move |tables| tables.report(handoff)).await.ok()?;
@@ -503,9 +521,42 @@ pub(crate) async fn report_for(
             ended.await.ok()??
         }
     };
-    let report: Report = serde_json::from_str(&json).ok()?;
-    let is_theirs = [&report.source, &report.target].contains(&&peer.to_string());
-    is_theirs.then(|| json.into_bytes())
+    let mut report: Report = serde_json::from_str(&json).ok()?;
+    if ![&report.source, &report.target].contains(&&peer.to_string()) {
+        return None;
+    }
+    if query.first_packet_ms.is_some() && report.target == peer.as_str() {
+        report.pause.first_packet_ms = query.first_packet_ms;
+        put_again(daemon, handoff, &report).await;
+    }
+    serde_json::to_vec(&report).ok()
+}
+
+/// Stores a report once more, with what only the other host could measure.
+async fn put_again(daemon: &Daemon, handoff: HandoffId, report: &Report) {
+    let json = serde_json::to_string(report).expect("a report is JSON");
+    let put = daemon.store.call(move |tables| match tables.report(handoff)? {
+        Some(row) => tables.put_report(&ReportRow { report: json, ..row }),
+        None => Ok(()),
+    });
+    if let Err(error) = put.await {
+        tracing::warn!(%error, "a report could not be stored");
+    }
+}
+
+/// Waits for the first packet that comes out of one of the taps of a guest that has just started.
+/// It may be the one with which its engine tells the switches where it is now.
+pub(super) async fn first_packet(daemon: &Daemon, taps: Vec<TapName>) -> Option<Duration> {
+    let began = Instant::now();
+    while began.elapsed() < FIRST_PACKET_MAX {
+        for tap in &taps {
+            if daemon.network.packets_from(*tap).await.ok()? > 0 {
+                return Some(began.elapsed());
+            }
+        }
+        tokio::time::sleep(FIRST_PACKET_LOOK_EVERY).await;
+    }
+    None
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 //! The side the guest comes to.
 
-use crate::guests::{GuestTask, Papers, parse_stored};
+use crate::guests::{GuestTask, Papers, parse_stored, tap_name};
+use crate::migrate::report::first_packet;
 use crate::migrate::source::{migration_options, start_carrier};
 use crate::migrate::watch::{self, Watched};
 use crate::migrate::{Incoming, Journey, Role, Wire};
@@ -236,8 +237,23 @@ impl GuestTask {
             held.run = run;
             held.started_at = std::time::SystemTime::now();
         }
+        if run == RunState::Running {
+            self.measure_first_packet();
+        }
         self.note_started(began.elapsed());
         Event::GuestStarted
+    }
+
+    fn measure_first_packet(&mut self) {
+        let Ok(papers) = self.papers() else { return };
+        let networks = papers.guest.networks.iter().enumerate();
+        let taps = networks
+            .filter(|(_, network)| matches!(network.kind, NetworkKind::Bridge { .. }))
+            .map(|(index, _)| tap_name(papers.local_id, index))
+            .collect();
+        let daemon = self.daemon.clone();
+        let measuring = tokio::spawn(async move { first_packet(&daemon, taps).await });
+        self.first_packet = Some(measuring);
     }
 
     pub(super) async fn announce(&mut self) {

@@ -30,9 +30,9 @@
 //!   The target's engine says `postcopy-active` before its devices are there; its guest leaves
 //!   `inmigrate` only when all of them are, and stands still then, because of `-S`. Its disks are
 //!   active from there on, whatever `late-block-activate` says.
-//! - While post-copy is cut off, the main thread of the target's QEMU may stand still on a page that
-//!   is missing, and then answers nothing. Its events come nevertheless, so they say that it is cut
-//!   off, and `migrate-recover` is one of the commands that it runs in another thread.
+//! - While post-copy is cut off, the main thread of the target's QEMU may stand still on a page
+//!   that is missing, and then answers nothing. Its events come nevertheless, so they say that it
+//!   is cut off, and `migrate-recover` is one of the commands that it runs in another thread.
 //! - While a stalled link holds `device`, QEMU's monitor answers nothing. The cure is to close the
 //!   sockets at the other end of the channels.
 

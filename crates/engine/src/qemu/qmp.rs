@@ -7,11 +7,11 @@
 //! events go to everyone who subscribed. When the stream ends, every waiting caller and every
 //! later one is told that the engine is gone.
 //!
-//! QEMU answers commands in its main thread, one after the other. In post-copy that thread may stand
+//! QEMU answers commands in its main thread, one after the other. In post-copy that may stand
 //! still: it has touched a page that is missing, for a device of the guest. The few commands that
 //! help there are *urgent*: QEMU runs them in the thread that reads the monitor (it says *out of
-//! band*), where it can. It stops reading once eight others wait, so we keep fewer than that waiting
-//! there, and the rest here.
+//! band*), where it can. It stops reading once eight others wait, so we keep fewer than that
+//! waiting there, and the rest here.
 //!
 //! The crate `qapi` was considered and not taken: its types are generated from one version of the
 //! schema with every member required, while we speak to 7.2 and to the newest, which have dropped
@@ -408,8 +408,8 @@ mod tests {
         assert!(matches!(error, EngineError::Silent { seconds: 180, .. }), "{error}");
     }
 
-    /// While QEMU answers nothing it has few commands, so that it goes on reading, and what is urgent
-    /// passes the others.
+    /// While QEMU answers nothing it has few commands, so that it goes on reading, and what is
+    /// urgent passes the others.
     #[tokio::test]
     async fn an_urgent_command_passes_those_that_hang() {
         let (asked, mut seen) = mpsc::unbounded_channel();

@@ -109,6 +109,11 @@ impl Meter {
         self.lock().status.resumed += 1;
     }
 
+    /// The engine here has sent all; the state of its devices took so long.
+    pub(super) fn set_devices(&self, took: Duration) {
+        self.lock().status.devices = Some(took);
+    }
+
     /// A stream of pages travels over so many connections.
     pub(super) fn set_connections(&self, count: usize) {
         let connections = &mut self.lock().status.connections;

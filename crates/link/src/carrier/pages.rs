@@ -111,6 +111,8 @@ pub(super) struct Stream {
     /// When what the engine has written must leave.
     flush_at: Option<Instant>,
     is_input_over: bool,
+    /// When the engine's pages were over, and its devices began.
+    devices_since: Option<Instant>,
     /// Since when there is more to say than the link takes.
     link_full: Option<Instant>,
     /// Pings, and what begins a connection; before everything else.
@@ -140,6 +142,7 @@ impl Stream {
             buffer: BytesMut::with_capacity(READ_BYTES),
             flush_at: None,
             is_input_over: false,
+            devices_since: None,
             link_full: None,
             small: VecDeque::new(),
             connections,
@@ -337,6 +340,9 @@ impl Stream {
         if length == 0 {
             self.is_input_over = true;
             self.flush_at = None;
+            if let Some(since) = self.devices_since {
+                self.meter.set_devices(now - since);
+            }
             if !self.sender.is_stopped() {
                 self.sender.finish();
             }
@@ -344,6 +350,9 @@ impl Stream {
         }
         self.meter.took(length as u64, now.into_std());
         self.sender.push(&self.buffer);
+        if self.sender.boundary().is_some_and(|boundary| boundary.is_end_of_pages()) {
+            self.devices_since.get_or_insert(now);
+        }
         self.buffer.clear();
         self.flush_at = Some(now + IDLE);
     }

@@ -44,6 +44,8 @@ pub struct ChannelStatus {
     pub resumed: u32,
     /// Over how many connections its pages have travelled at once, at most; 0 before the first.
     pub connections: u32,
+    /// How long the engine here took from its last page to the end: the state of its devices.
+    pub devices: Option<Duration>,
 }
 
 /// One direction of one channel.
@@ -132,6 +134,8 @@ struct RawChannel {
     resumed: u32,
     #[serde(default)]
     connections: u32,
+    #[serde(default)]
+    devices_us: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -174,6 +178,7 @@ impl From<&Status> for Raw {
                 End::Stopped => RawEnd::Stopped,
             }),
         };
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let channel = |channel: &ChannelStatus| RawChannel {
             is_connected: channel.is_connected,
             outgoing: flow(&channel.outgoing),
@@ -182,8 +187,8 @@ impl From<&Status> for Raw {
             held_pages: channel.held_pages,
             resumed: channel.resumed,
             connections: channel.connections,
+            devices_us: channel.devices.map(micros),
         };
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Raw {
             channels: status.channels.iter().map(channel).collect(),
             channel_count: status.channel_count,
@@ -215,6 +220,7 @@ impl From<Raw> for Status {
             held_pages: channel.held_pages,
             resumed: channel.resumed,
             connections: channel.connections,
+            devices: channel.devices_us.map(Duration::from_micros),
         };
         Status {
             channels: raw.channels.into_iter().map(channel).collect(),

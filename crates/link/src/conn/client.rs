@@ -11,7 +11,8 @@ use crate::identity::Identity;
 use crate::tls::{self, HandshakeError, PeerStream};
 use crate::wire::convert::Wire;
 use crate::wire::{
-    ConsoleQuery, FactsQuery, Hello, LogQuery, Opening, PeerStatus, Request, Response, WhoOwns,
+    ConsoleQuery, FactsQuery, Hello, LogQuery, Opening, PeerStatus, ReportQuery, Request, Response,
+    WhoOwns,
 };
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use whimbrel_handoff::ownership::Answer;
-use whimbrel_model::id::{HandoffId, HostId, HostName};
+use whimbrel_model::id::{HostId, HostName};
 
 /// Where a paired host is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,8 +198,8 @@ impl Connection {
     }
 
     /// Returns the peer's report of a migration between the two, as JSON.
-    pub async fn report(mut self, handoff: HandoffId) -> Result<Vec<u8>, RequestError> {
-        match self.ask(&Request::Report(handoff)).await? {
+    pub async fn report(mut self, query: ReportQuery) -> Result<Vec<u8>, RequestError> {
+        match self.ask(&Request::Report(query)).await? {
             Response::Document(json) => Ok(json),
             _ => Err(self.off_topic()),
         }

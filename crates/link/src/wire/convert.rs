@@ -161,9 +161,10 @@ impl Wire for Request {
                 scrollback_bytes: query.scrollback_bytes,
             }),
             Request::Unpair => P::Unpair(proto::Unpair {}),
-            Request::Report(handoff) => {
-                P::Report(proto::ReportQuery { handoff: handoff.0.as_bytes().to_vec() })
-            }
+            Request::Report(query) => P::Report(proto::ReportQuery {
+                handoff: query.handoff.0.as_bytes().to_vec(),
+                first_packet_ms: query.first_packet_ms,
+            }),
             Request::Papers => P::Papers(proto::PapersQuery {}),
             Request::Measure => P::Measure(proto::Measure {}),
         };
@@ -200,7 +201,10 @@ impl Wire for Request {
             }),
             P::Unpair(_) => Request::Unpair,
             P::Papers(_) => Request::Papers,
-            P::Report(query) => Request::Report(handoff(&query.handoff)?),
+            P::Report(query) => Request::Report(ReportQuery {
+                handoff: handoff(&query.handoff)?,
+                first_packet_ms: query.first_packet_ms,
+            }),
             P::Measure(_) => Request::Measure,
         })
     }

@@ -86,7 +86,9 @@ fn requests_have_these_bytes() {
     check(&Request::Console(console), "3a180a10000000000000000000000000000000aa100118012000");
     check(&Request::Unpair, "4200");
     check(&Request::Papers, "5200");
-    check(&Request::Report(handoff), "4a120a10000000000000000000000000000000bb");
+    let report = |first_packet_ms| Request::Report(ReportQuery { handoff, first_packet_ms });
+    check(&report(None), "4a120a10000000000000000000000000000000bb");
+    check(&report(Some(7)), "4a140a10000000000000000000000000000000bb1007");
     check(&Request::Measure, "5a00");
 }
 

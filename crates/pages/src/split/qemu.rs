@@ -24,7 +24,9 @@
 //! what a post-copy package contains has a length, so it passes, and pages are found again after
 //! it.
 
-use super::{BLOCKS_MAX, Block, Boundary, Cutter, Grammar, PAGE_BYTES, Piece, Place, Split, Want};
+use super::{
+    BLOCKS_MAX, Block, Boundary, Cutter, Grammar, PAGE_BYTES, PAGES_OVER, Piece, Place, Split, Want,
+};
 
 /// The machine type and other text of the configuration section.
 const CONFIGURATION_BYTES_MAX: u32 = 4096;
@@ -268,7 +270,7 @@ impl Qemu {
             section::START => self.ask(At::StartHead, 5),
             section::PART | section::END => self.ask(At::PartHead, 4),
             section::FOOTER => self.ask(At::Footer, 4),
-            _ => Want::Opaque("the part of the stream that has pages is over"),
+            _ => Want::Opaque(PAGES_OVER),
         }
     }
 

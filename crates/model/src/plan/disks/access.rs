@@ -49,13 +49,27 @@ fn denied(
     place: &str,
     denial: &Denial,
 ) -> Finding {
+    let user = &question.target.host.engine_user.name;
+    let (why, remedy) = cause(question, there, verb, denial);
+    let text =
+        format!("the user `{user}`, which the engine runs as, may not {verb} {place}: {why}");
+    Finding::blocker(codes::PLAN_DISK_ACCESS, text, remedy)
+}
+
+/// Why it is denied, and what helps.
+fn cause(
+    question: &Question<'_>,
+    there: &DiskPresent,
+    verb: &str,
+    denial: &Denial,
+) -> (String, String) {
     let target = question.target_name();
     let user = &question.target.host.engine_user.name;
     let UserFacts { uid, gid, .. } = question.target.host.engine_user;
     let path = there.resolved.display();
     let file_system = &there.file_system;
     let mount = file_system.mount_point.display();
-    let (why, remedy) = match denial {
+    match denial {
         Denial::ReadOnlyMount => (
             format!("`{}` is mounted read-only on `{mount}`", file_system.source),
             match file_system.kind.starts_with("nfs") {
@@ -88,16 +102,10 @@ fn denied(
              `exportfs -ra`"
                 .to_owned(),
         ),
-        Denial::Selinux { record } => (
-            format!("SELinux denies it: {record}"),
-            match file_system.kind.starts_with("nfs") {
-                true => format!("on `{target}`: `setsebool -P virt_use_nfs 1`"),
-                false => format!(
-                    "on `{target}`: `semanage fcontext -a -t svirt_image_t '{path}' && restorecon \
-                     {path}`"
-                ),
-            },
-        ),
+        Denial::Other { reason } => {
+            (reason.clone(), format!("on `{target}`: let the user `{user}` {verb} `{path}`"))
+        }
+        Denial::Selinux { record } => by_selinux(question, there, record),
         Denial::Apparmor { record } => (
             format!("AppArmor denies it: {record}"),
             format!(
@@ -105,11 +113,16 @@ fn denied(
                  then `systemctl reload apparmor`"
             ),
         ),
-        Denial::Other { reason } => {
-            (reason.clone(), format!("on `{target}`: let the user `{user}` {verb} `{path}`"))
-        }
+    }
+}
+
+fn by_selinux(question: &Question<'_>, there: &DiskPresent, record: &str) -> (String, String) {
+    let (target, path) = (question.target_name(), there.resolved.display());
+    let remedy = match there.file_system.kind.starts_with("nfs") {
+        true => format!("on `{target}`: `setsebool -P virt_use_nfs 1`"),
+        false => format!(
+            "on `{target}`: `semanage fcontext -a -t svirt_image_t '{path}' && restorecon {path}`"
+        ),
     };
-    let text =
-        format!("the user `{user}`, which the engine runs as, may not {verb} {place}: {why}");
-    Finding::blocker(codes::PLAN_DISK_ACCESS, text, remedy)
+    (format!("SELinux denies it: {record}"), remedy)
 }
