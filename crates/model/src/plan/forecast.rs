@@ -38,7 +38,7 @@ const SWITCHOVER_UNKNOWN: Span<Duration> =
 const LEARNED_TIME: Span<f64> = Span { low: 0.5, high: 1.5 };
 const LEARNED_SENT: f64 = 1.25;
 const LEARNED_WIRE: f64 = 1.5;
-const LEARNED_RATE: Span<f64> = Span { low: 0.6, high: 1.6 };
+const LEARNED_RATE: Span<f64> = Span { low: 0.2, high: 1.6 };
 /// What is left on the wire where the target holds most of it.
 const HELD_SHARE: Span<f64> = Span { low: 0.0004, high: 0.5 };
 /// A guest that did nothing since was seen to need a thousandth.
@@ -166,9 +166,9 @@ fn engine_rate(question: &Question<'_>, accelerator: Accelerator) -> Span<f64> {
         Accelerator::Kvm => ENGINE_RATE,
     };
     match question.load.learned.engine_rate {
-        // A link may have been in its way.
+        // A link may have been in its way; then it is in the way of the forecast, too.
         Some(best) => Span {
-            low: unknown.low.min(as_f64(best) * LEARNED_RATE.low),
+            low: unknown.low.max(as_f64(best) * LEARNED_RATE.low),
             high: as_f64(best) * LEARNED_RATE.high.max(unknown.low / as_f64(best).max(1.0)),
         },
         None => unknown,
