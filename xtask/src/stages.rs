@@ -39,7 +39,7 @@ const TEST: &[Stage] = &[
     stage("tidy", 60, tidy),
     stage("clippy", 240, clippy),
     stage("build", 240, build_all),
-    stage("unit tests", 120, unit),
+    stage("unit tests", 240, unit),
     stage("simulator", 120, simulator),
     stage("documentation", 60, documentation),
     stage("references", 60, |shell| one(references::generate(shell, true))),
@@ -47,7 +47,7 @@ const TEST: &[Stage] = &[
     stage("simulation", 60, |shell| one(build::sim(shell, &["sim"]))),
     stage("mutants", 60, |shell| one(build::sim(shell, &["mutants"]))),
     stage("fuzz smoke", 240, |shell| one(build::fuzz(shell, &["--smoke"]))),
-    stage("end to end", 12 * 60, |shell| e2e(shell, &["run"])),
+    stage("end to end", 15 * 60, |shell| e2e(shell, &["run"])),
     stage("crash cases", 5 * 60, |shell| e2e(shell, &["crash-matrix", "--quick"])),
 ];
 
