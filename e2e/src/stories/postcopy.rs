@@ -56,7 +56,7 @@ impl FaultsOfAll {
         Ok(Self { turn })
     }
 
-    /// A file that holds what the machine had.
+    /// A file that holds what the machine had, while that is changed.
     fn turn(setting: &Setting) -> Result<File> {
         let path = setting.logs().join("faults-of-all");
         let mut options = File::options();
@@ -65,10 +65,11 @@ impl FaultsOfAll {
     }
 
     fn set(mut turn: &File, value: &str) -> Result<()> {
-        let was = std::fs::read_to_string(FAULTS_OF_ALL).context("this kernel has it")?;
-        turn.set_len(0)?;
-        turn.rewind()?;
-        turn.write_all(was.as_bytes())?;
+        // What is held already was there before anybody changed it.
+        if turn.metadata()?.len() == 0 {
+            let was = std::fs::read_to_string(FAULTS_OF_ALL).context("this kernel has it")?;
+            turn.write_all(was.as_bytes())?;
+        }
         Ok(std::fs::write(FAULTS_OF_ALL, value)?)
     }
 }
@@ -79,8 +80,9 @@ impl Drop for FaultsOfAll {
         let mut was = String::new();
         let is_last = self.turn.unlock().is_ok() && self.turn.try_lock().is_ok();
         let is_known = self.turn.rewind().is_ok() && self.turn.read_to_string(&mut was).is_ok();
-        if is_last && is_known {
+        if is_last && is_known && !was.is_empty() {
             let _ = std::fs::write(FAULTS_OF_ALL, was);
+            let _ = self.turn.set_len(0);
         }
     }
 }
