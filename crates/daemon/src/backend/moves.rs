@@ -45,14 +45,13 @@ pub(super) async fn plan(
     let planned = migrate::make_plan(daemon, &view, &target, asked).await?;
     let is_live = view.state == GuestState::Running && !asked.is_stop_and_copy;
     let may_postcopy = is_live && asked.bargain.on_miss == OnMiss::Postcopy;
-    let wish = Wish { may_postcopy, ..Wish::default() };
     Ok(Plan {
         guest: guest_name(&view),
         source: daemon.name.to_string(),
         target: target.name.to_string(),
         findings: planned.plan.findings.iter().map(migrate::finding).collect(),
         forecast: planned.plan.forecast.as_ref().map(migrate::forecast),
-        carrier: Some(planned.choose(wish).reason),
+        carrier: Some(planned.choose(Wish::default(), may_postcopy).reason),
     })
 }
 
@@ -100,7 +99,6 @@ pub(super) async fn migrate(
                 .bandwidth_bytes_per_second
                 .map(Bytes)
                 .or(config.relocation.bandwidth),
-            may_postcopy,
         },
     };
     let handoff = order.handoff;

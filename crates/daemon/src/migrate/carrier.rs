@@ -42,8 +42,6 @@ pub(crate) struct Wish {
     pub(crate) carrier: Option<CarrierKind>,
     pub(crate) channels: Option<u32>,
     pub(crate) bandwidth: Option<Bytes>,
-    /// The guest may run on the target before its memory is there.
-    pub(crate) may_postcopy: bool,
 }
 
 impl Wish {
@@ -64,14 +62,15 @@ pub(crate) struct Choice {
 }
 
 impl Planned {
-    pub(crate) fn choose(&self, wish: Wish) -> Choice {
+    /// Chooses for a guest that may, or may never, run on the target before its memory is there.
+    pub(crate) fn choose(&self, wish: Wish, may_postcopy: bool) -> Choice {
         let rate = [self.rate, wish.bandwidth].into_iter().flatten().min();
         if self.is_tunnel_only {
             let reason = "tunnel, one channel: all that xl speaks".to_owned();
             return Choice { carrier: CarrierKind::Tunnel, channels: 1, reason };
         }
         let (carrier, reason) = match wish.carrier {
-            _ if wish.may_postcopy => {
+            _ if may_postcopy => {
                 (CarrierKind::Pages, "post-copy goes on behind a lost link".to_owned())
             }
             Some(carrier) => (carrier, "as was asked for".to_owned()),

@@ -9,9 +9,7 @@ use crate::guests::{GuestEvent, GuestTask, MigrationEvent};
 use crate::migrate::bargain::Keeper;
 use crate::migrate::carrier::Choice;
 use crate::migrate::watch::{self, Watched};
-use crate::migrate::{
-    Asked, Journey, MoveOrder, Planned, Role, STALL_MAX, Wish, make_plan_for_move,
-};
+use crate::migrate::{Asked, Journey, MoveOrder, Planned, Role, STALL_MAX, make_plan_for_move};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -115,7 +113,7 @@ impl GuestTask {
         let runs = self.engine.as_ref().is_some_and(|held| held.run == RunState::Running);
         journey.is_postcopy = runs && order.may_postcopy();
         let is_postcopy = journey.is_postcopy;
-        let choice = planned.choose(Wish { may_postcopy: is_postcopy, ..order.wish });
+        let choice = planned.choose(order.wish, is_postcopy);
         let offer = match self.offer_papers(&order, &choice) {
             Ok(offer) => offer,
             Err(problem) => return self.refuse_journey(problem).await,
