@@ -61,13 +61,13 @@ const FIRST_PASS_LONG: Duration = Duration::from_secs(10);
 const BACK_MAX: Duration = Duration::from_secs(1);
 /// How long the target listens for the source on the guest's bridges, in vain.
 const LISTEN_MAX: Duration = Duration::from_secs(1);
+/// How often the source speaks there meanwhile.
+const SPEAK_EVERY: Duration = Duration::from_millis(50);
+
 /// How long a target may hold on to an attempt that the source has given up: until it gives up
 /// by itself, and then ends its engine.
 const LET_GO_MAX: Duration = LINK_LOST_MAX.saturating_add(Duration::from_secs(5));
 const LET_GO_LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// How often the source speaks there meanwhile.
-const SPEAK_EVERY: Duration = Duration::from_millis(50);
 
 /// What is to be planned, and how thoroughly.
 #[derive(Clone, Copy, Debug)]

@@ -148,11 +148,10 @@ impl Half {
             handoff: Some(self.handoff),
             caller: None,
         };
-        let is_over = |end: Option<_>| end.is_some();
         let has_ended = carried
             .channels
             .iter()
-            .any(|channel| is_over(channel.outgoing.end) || is_over(channel.incoming.end));
+            .any(|channel| channel.outgoing.end.is_some() || channel.incoming.end.is_some());
         let is_connected = !carried.channels.is_empty()
             && carried.problem.is_none()
             && carried.channels.iter().all(|channel| channel.is_connected);
