@@ -48,6 +48,9 @@ pub const ENGINE_UID: u32 = 64_321;
 /// Where the guests of a lab live.
 pub const GUEST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
 
+/// Set in the environment of a process whose labs tell at their end what the daemons said.
+pub const TELLS: &str = "WHIMBREL_LABS_TELL";
+
 /// Two hosts, a client, and what lies between them.
 pub struct Lab {
     pub alpha: Host,
@@ -118,6 +121,13 @@ impl Lab {
         lan.strip_suffix("-lan").expect("namespaces are named after their lab")
     }
 
+    /// What the daemons said, for whoever reads a story that failed.
+    fn tell(&self) {
+        for host in [&self.alpha, &self.beta] {
+            println!("the daemon of {} said last\n{}", host.name, host.daemon_said());
+        }
+    }
+
     /// Leaves everything standing when this process ends.
     pub fn keep(&mut self) {
         self.is_kept = true;
@@ -128,6 +138,9 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if !self.is_kept {
+            if std::env::var_os(TELLS).is_some() {
+                self.tell();
+            }
             self.remains.remove();
             self.remains.forget();
         }

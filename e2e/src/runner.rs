@@ -26,7 +26,7 @@ const XEN_STORY_PATIENCE: Duration = Duration::from_secs(600);
 /// How long a story may take to clean up after it was ended.
 const CLEANUP_PATIENCE: Duration = Duration::from_secs(15);
 /// Lines of a failed story that are shown; the rest is in its log.
-const SHOWN_LINES: usize = 60;
+const SHOWN_LINES: usize = 120;
 const SKIPPED: i32 = 77;
 
 /// What came of a story.
@@ -121,7 +121,7 @@ fn run_one(story: &Story, log: &PathBuf) -> Result<Outcome> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["tell", story.name]).stdin(Stdio::null());
     // Errors here say where they come from; a backtrace of the runner says nothing.
-    command.env("RUST_LIB_BACKTRACE", "0");
+    command.env("RUST_LIB_BACKTRACE", "0").env(crate::lab::TELLS, "1");
     let mut child = command.stdout(output.try_clone()?).stderr(output).spawn()?;
     let patience = if story.group() == "xen" { XEN_STORY_PATIENCE } else { STORY_PATIENCE };
     let Some(status) = wait(&mut child, patience)? else {

@@ -22,6 +22,8 @@ const CONFIG: &str = "/etc/whimbrel/whimbrel.toml";
 pub(super) const API_SOCKET: &str = "/var/lib/whimbrel/api.sock";
 /// How long the daemon may take to answer after its start, or to end when asked.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(20);
+/// Lines of the daemon's log that are shown where something failed.
+const SAID_LINES: usize = 40;
 /// How long a command may take unless it says otherwise.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -150,7 +152,7 @@ impl Host {
     pub fn daemon_said(&self) -> String {
         let log = fs::read_to_string(self.daemon_log()).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        lines[lines.len().saturating_sub(SAID_LINES)..].join("\n")
     }
 
     /// Types a command of ours on this host.

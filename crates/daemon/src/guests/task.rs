@@ -116,9 +116,15 @@ impl GuestTask {
         }
     }
 
-    /// Takes up what an earlier daemon left, then looks after the guest.
-    pub(crate) async fn begin(mut self, effects: Vec<Effect>) {
+    /// Takes up what an earlier daemon left, then looks after the guest. The guest is shown as
+    /// soon as this returns: whoever asks a daemon that has just started finds it.
+    pub(crate) fn begin(mut self, effects: Vec<Effect>) -> impl Future<Output = ()> {
         self.resume_journey();
+        self.publish();
+        self.go_on(effects)
+    }
+
+    async fn go_on(mut self, effects: Vec<Effect>) {
         self.perform(effects).await;
         self.resume_half().await;
         self.after_restart().await;

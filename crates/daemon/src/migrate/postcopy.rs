@@ -8,6 +8,10 @@
 //! wait where it touches a page that has not come. The engines do not notice: their carrying
 //! processes make the link again, for as long as it takes, with or without the daemons.
 //!
+//! Where the target has everything, its engine's last word tells the source's so. That may be lost
+//! with the carrying process, so the target's report of the migration is as good: it is written
+//! down before that process ends.
+//!
 //! Only where a carrying process itself was lost do the engines have to take new channels. QEMU
 //! before 8.2 never comes back from a channel that is lost while it does so. So the source alone
 //! decides when: its new carrying process first makes a link that leads to the target's engine, and
@@ -44,6 +48,9 @@ whimbrel_model::codes! {
 
 /// How often to look at an engine whose guest is in two halves.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long the last word of the target's engine may take to the source's, and how often to look.
+const LAST_WORD_MAX: Duration = Duration::from_secs(2);
+const LAST_WORD_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long two engines may take to go on over a link that is there.
 const MEET_MAX: Duration = Duration::from_secs(15);
 
@@ -55,10 +62,13 @@ struct Half {
     name: GuestName,
     handoff: HandoffId,
     peer: HostId,
+    is_source: bool,
     instance: Arc<dyn Instance>,
     carrier: Control,
     /// The other host is asked what became of its half.
-    asking: Option<JoinHandle<Option<Problem>>>,
+    asking: Option<JoinHandle<Option<MigrationEvent>>>,
+    /// Since when the engine here has all it wants.
+    complete_since: Option<Instant>,
     /// It was told that the link is lost.
     is_cut: bool,
     /// The engine has lost its channels, and this was done about it.
@@ -85,7 +95,13 @@ impl Half {
             self.note_link(&carried);
             let asked = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.migration()).await;
             let event = match asked {
-                Ok(Ok(Migration::Completed(_))) => Some(MigrationEvent::Whole),
+                Ok(Ok(Migration::Completed(_))) => {
+                    if !self.is_last_word_said(&carried) {
+                        tokio::time::sleep(LAST_WORD_LOOK_EVERY).await;
+                        continue;
+                    }
+                    Some(MigrationEvent::Whole)
+                }
                 Ok(Ok(Migration::Interrupted(_))) => {
                     self.join_again(&carried).await;
                     None
@@ -121,21 +137,31 @@ impl Half {
         }
     }
 
-    /// Asks the other host, from time to time, whether its half is lost for good. Does not wait for
-    /// the answer: it may be out of reach, and as long as it has its half it takes its time.
+    /// Whether what carries the memory may end. The target's engine tells the source's that nothing
+    /// is missing, after it has said so here.
+    fn is_last_word_said(&mut self, carried: &Status) -> bool {
+        let since = *self.complete_since.get_or_insert_with(Instant::now);
+        self.is_source || carried.has_sent_everything() || since.elapsed() > LAST_WORD_MAX
+    }
+
+    /// Asks the other host, from time to time, whether its half is lost for good, or whole. Does
+    /// not wait for the answer: it may be out of reach, and as long as it has its half it takes
+    /// its time.
     async fn other_half(&mut self) -> Option<MigrationEvent> {
         if let Some(answer) = self.asking.take_if(|asking| asking.is_finished()) {
-            let problem = answer.await.ok()??;
-            return Some(MigrationEvent::HalfLost(Box::new(problem)));
+            return answer.await.ok()?;
         }
         if self.asking.is_none() {
             let (daemon, peer, handoff) = (self.daemon.clone(), self.peer, self.handoff);
+            let is_source = self.is_source;
             self.asking = Some(tokio::spawn(async move {
-                let report =
-                    report_of(&daemon, peer, ReportQuery { handoff, first_packet_ms: None })
-                        .await
-                        .ok()?;
-                report.problem.filter(ends_both)
+                let query = ReportQuery { handoff, first_packet_ms: None };
+                let report = report_of(&daemon, peer, query).await.ok()?;
+                if is_source && report.result == MigrationResult::Done {
+                    return Some(MigrationEvent::Whole);
+                }
+                let problem = report.problem.filter(ends_both)?;
+                Some(MigrationEvent::HalfLost(Box::new(problem)))
             }));
         }
         None
@@ -217,25 +243,28 @@ impl Half {
     }
 }
 
-/// Returns the handoff by which this guest is still arriving, half of it, if it is.
+/// Returns the handoff by which this guest is still arriving, half of it, if it is: also where its
+/// engine is complete by now, and that was not written down.
 pub(crate) async fn half_of(
     daemon: &Daemon,
     id: GuestId,
     instance: &dyn Instance,
 ) -> Option<Config> {
-    let is_half = matches!(
-        instance.migration().await,
-        Ok(Migration::PostCopy(_) | Migration::Interrupted(_))
-    );
-    if !is_half {
-        return None;
-    }
+    let is_complete = match instance.migration().await {
+        Ok(Migration::PostCopy(_) | Migration::Interrupted(_)) => false,
+        Ok(Migration::Completed(_)) => true,
+        _ => return None,
+    };
     let run = daemon.layout().guest(id).run();
     let places = daemon.layout().carry_ids().ok()?.into_iter();
     let configs = places.filter_map(|id| Config::load(&daemon.layout().carry(id)).ok());
-    configs
+    let config = configs
         .filter(|config| matches!(config.side, Side::Target))
-        .find(|config| matches!(&config.engine, Meet::Connect(path) if path.starts_with(&run)))
+        .find(|config| matches!(&config.engine, Meet::Connect(path) if path.starts_with(&run)))?;
+    let handoff = config.handoff;
+    let is_over = is_complete
+        && daemon.store.call(move |tables| tables.report(handoff)).await.ok()?.is_some();
+    (!is_over).then_some(config)
 }
 
 impl GuestTask {
@@ -274,7 +303,9 @@ impl GuestTask {
             name,
             handoff: journey.handoff,
             peer: journey.peer,
+            is_source: journey.is_source(),
             asking: None,
+            complete_since: None,
             instance: held.instance.clone(),
             carrier: Control::new(&self.daemon.layout().carry(journey.handoff)),
             is_cut: false,
@@ -295,7 +326,7 @@ impl GuestTask {
         let mut journey = Journey::new(config.handoff, config.peer, name, role, Mode::Live);
         journey.carrier = Some(Control::new(&self.daemon.layout().carry(config.handoff)));
         self.journey = Some(journey);
-        self.story("the daemon was restarted while memory follows the guest, and takes it up");
+        self.story("the daemon was restarted before all of the guest was here, and takes it up");
         self.follow_half();
     }
 

@@ -4,6 +4,7 @@
 //! The side the guest comes to.
 
 use crate::guests::{GuestTask, Papers, parse_stored, tap_name};
+use crate::migrate::carrier::end_carrier;
 use crate::migrate::report::first_packet;
 use crate::migrate::source::{migration_options, start_carrier};
 use crate::migrate::watch::{self, Watched};
@@ -294,7 +295,7 @@ impl GuestTask {
         self.mark_released();
         self.story(format!("the guest has arrived from `{source}`"));
         self.let_carrier_keep();
-        self.drop_carrier().await;
+        let carrier = self.journey.as_mut().and_then(|journey| journey.carrier.take());
         // It has its memory now; counting the promise, too, would count it twice.
         self.daemon.memory.release(self.id);
         if let Ok(papers) = self.papers() {
@@ -303,6 +304,11 @@ impl GuestTask {
         let attempt = self.journey.as_ref().map(|journey| (journey.peer, journey.handoff));
         self.end_journey(MigrationResult::Done, None).await;
         if let Some((source, handoff)) = attempt {
+            // Not before that is written down: in post-copy the source may have to ask.
+            if let Some(carrier) = carrier {
+                fault_point!("carrier/cut");
+                end_carrier(&self.daemon, &carrier, handoff).await;
+            }
             self.fetch_report(source, handoff);
         }
         self.settle().await;

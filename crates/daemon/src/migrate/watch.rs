@@ -17,7 +17,7 @@ use whimbrel_api::{Kind, Problem};
 use whimbrel_bargain::{Advice, Step};
 use whimbrel_engine::{EngineEvent, Instance, Migration, Tuning};
 use whimbrel_handoff::effect::Event;
-use whimbrel_link::carrier::{Control, Status};
+use whimbrel_link::carrier::{Control, End, Status};
 use whimbrel_model::id::HandoffId;
 use whimbrel_model::run_state::RunState;
 
@@ -137,6 +137,13 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper) {
                 let text = format!("the engine gave the migration up: {reason}");
                 return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
             }
+            // Before a post-copy the engine here is not told, and would wait.
+            Some(migration)
+                if is_refused(&carried) && !matches!(migration, Migration::Completed(_)) =>
+            {
+                let text = "the engine on the target takes no more of it".to_owned();
+                return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
+            }
             Some(migration) => {
                 let Some(advice) = watched.advised(&mut keeper, &migration, &carried).await else {
                     return;
@@ -186,6 +193,11 @@ pub(super) async fn next_look(
             Ok(Err(_)) => return tokio::time::sleep_until(deadline).await,
         }
     }
+}
+
+/// The target's engine is gone, or has closed its channel.
+fn is_refused(carried: &Status) -> bool {
+    carried.channels.iter().any(|channel| channel.outgoing.end == Some(End::Stopped))
 }
 
 /// While the guest runs a slow link is only slow. While it stands still it is a stall.

@@ -111,6 +111,8 @@ pub(super) struct Stream {
     /// When what the engine has written must leave.
     flush_at: Option<Instant>,
     is_input_over: bool,
+    /// The engine here does not learn that the other has gone; see [`Links::hides_ends`].
+    hides_ends: bool,
     /// When the engine's pages were over, and its devices began.
     devices_since: Option<Instant>,
     /// Since when there is more to say than the link takes.
@@ -142,6 +144,7 @@ impl Stream {
             buffer: BytesMut::with_capacity(READ_BYTES),
             flush_at: None,
             is_input_over: false,
+            hides_ends: false,
             devices_since: None,
             link_full: None,
             small: VecDeque::new(),
@@ -157,6 +160,7 @@ impl Stream {
         mut links: Links,
     ) -> Result<(), CarryError> {
         let mut connection = first;
+        self.hides_ends = links.hides_ends();
         loop {
             self.meter.set_connected(true);
             let over = self.over(connection, &mut links).await?;
@@ -164,6 +168,10 @@ impl Stream {
             connection = match over {
                 Over::Replaced(connection) => *connection,
                 Over::Finished => match &mut links.way {
+                    // Until this process is told to end.
+                    LinkWay::Dial(_) if self.hides_ends && self.sender.is_stopped() => {
+                        return std::future::pending().await;
+                    }
                     LinkWay::Dial(_) => return Ok(()),
                     LinkWay::Wait(coming) => match resuming(coming).await {
                         Some(connection) => connection,
@@ -424,15 +432,19 @@ impl Stream {
         if self.sender.is_stopped() && !self.meter.has_outgoing_ended() {
             self.meter.end_outgoing(End::Stopped);
             self.is_input_over = true;
-            // The engine here learns it the way it would from the other one.
-            let _ = rustix::net::shutdown(&self.engine.0, Shutdown::Read);
+            if !self.hides_ends {
+                // The engine here learns it the way it would from the other one.
+                let _ = rustix::net::shutdown(&self.engine.0, Shutdown::Read);
+            }
         }
         if self.sender.is_done() && !self.meter.has_outgoing_ended() {
             self.meter.end_outgoing(End::Complete { digest: self.sender.digest() });
         }
         if self.receiver.is_done() && !self.meter.has_incoming_ended() {
-            // An engine that is gone needs no end.
-            let _ = rustix::net::shutdown(&self.engine.0, Shutdown::Write);
+            if !self.hides_ends {
+                // An engine that is gone needs no end.
+                let _ = rustix::net::shutdown(&self.engine.0, Shutdown::Write);
+            }
             self.meter.end_incoming(End::Complete { digest: self.receiver.digest() });
             self.census = None;
         }
@@ -454,6 +466,13 @@ async fn freed<T>(feed: Option<&Feed<T>>) {
 impl Links {
     pub(super) fn new(way: LinkWay, pages: &Pages) -> Self {
         Self { way, patience: (!pages.is_patient).then_some(RESUME_MAX) }
+    }
+
+    /// Whether the engine here is not to see the other one go: the source of a post-copy. QEMU 7.2
+    /// does not come back from a stream that ends once post-copy has begun (its
+    /// `postcopy-paused`), also where it could have its guest back; from `migrate_cancel` it does.
+    fn hides_ends(&self) -> bool {
+        matches!(self.way, LinkWay::Dial(_)) && self.patience.is_none()
     }
 
     /// Returns the next connection, after one was lost.

@@ -275,6 +275,10 @@ async fn what_lies_on_the_disk_does_not_travel() {
 
 /// Whose source wants so many connections.
 async fn over(connections: u32, fate: Fate) -> Pair {
+    with_patience(connections, fate, false).await
+}
+
+async fn with_patience(connections: u32, fate: Fate, is_patient: bool) -> Pair {
     Pair::on_way(&Hosts::new(), 1, fate, |folder| {
         Way::Pages(Pages {
             folder: folder.join("pages"),
@@ -283,10 +287,25 @@ async fn over(connections: u32, fate: Fate) -> Pair {
             link_bytes_per_s: None,
             connections,
             disks: None,
-            is_patient: false,
+            is_patient,
         })
     })
     .await
+}
+
+/// In post-copy the source's engine would not come back from a stream that ends: where the target's
+/// engine goes, that is for the daemons to see.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engine_that_may_have_to_come_back_sees_no_end() {
+    let pair = with_patience(1, Fate::Whole, true).await;
+    let (mut source, target) = pair.open().await;
+    drop(target);
+    source.write_all(b"a page").await.unwrap();
+    let (status, _) = pair.until(|s, _| s.is_finished).await;
+    assert_eq!(status.channels[0].outgoing.end, Some(End::Stopped));
+    let nothing = source.try_read(&mut [0; 1]).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+    source.write_all(b"another").await.unwrap();
 }
 
 /// Batches are dealt to several connections, and arrive in order; more than there may be are not
