@@ -71,6 +71,8 @@ struct Half {
     complete_since: Option<Instant>,
     /// It was told that the link is lost.
     is_cut: bool,
+    /// A channel has ended: one of the engines is through, or gone.
+    has_ended: bool,
     /// The engine has lost its channels, and this was done about it.
     again: Option<Again>,
 }
@@ -117,7 +119,7 @@ impl Half {
                 Ok(Err(_)) | Err(_) => None,
             };
             let event = match event {
-                Some(MigrationEvent::Progress(_)) | None if self.is_cut || event.is_none() => {
+                Some(MigrationEvent::Progress(_)) | None if self.is_alone() || event.is_none() => {
                     self.other_half().await.or(event)
                 }
                 event => event,
@@ -167,6 +169,11 @@ impl Half {
         None
     }
 
+    /// Whether the engine here may be talking to nobody, which it is not told.
+    fn is_alone(&self) -> bool {
+        self.is_cut || self.has_ended
+    }
+
     /// Tells of a link that is lost, and of one that is back.
     fn note_link(&mut self, carried: &Status) {
         let about = About {
@@ -174,14 +181,14 @@ impl Half {
             handoff: Some(self.handoff),
             caller: None,
         };
-        let has_ended = carried
+        self.has_ended = carried
             .channels
             .iter()
             .any(|channel| channel.outgoing.end.is_some() || channel.incoming.end.is_some());
         let is_connected = !carried.channels.is_empty()
             && carried.problem.is_none()
             && carried.channels.iter().all(|channel| channel.is_connected);
-        if !is_connected && !has_ended && !self.is_cut {
+        if !is_connected && !self.has_ended && !self.is_cut {
             self.is_cut = true;
             let text = "the link was lost in post-copy; where the guest misses a page it waits \
                         until the link is back";
@@ -309,6 +316,7 @@ impl GuestTask {
             instance: held.instance.clone(),
             carrier: Control::new(&self.daemon.layout().carry(journey.handoff)),
             is_cut: false,
+            has_ended: false,
             again: None,
         };
         journey.add_helper(tokio::spawn(half.follow()).abort_handle());
