@@ -8,12 +8,15 @@ use crate::command::run;
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the server may take until it shows its files.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Where the server is announced.
+const PORTMAPPER: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 0, 9), 111);
 
 /// What an export lets its clients do, in the server's own words.
 pub struct Export {
@@ -58,6 +61,8 @@ impl NfsServer {
         let mut serving =
             NfsServer { daemons: Vec::new(), url: "nfs://10.77.0.9/guests".to_owned() };
         serving.daemons.push(place.spawn(portmapper)?);
+        // The server wants to be known there as it starts, or ends.
+        wait_for_portmapper(&place)?;
         serving.daemons.push(place.spawn(server)?);
         let image = format!("{}/{image}", serving.url);
         let deadline = Instant::now() + PATIENCE;
@@ -80,6 +85,15 @@ impl Drop for NfsServer {
             let _ = daemon.wait();
         }
     }
+}
+
+fn wait_for_portmapper(place: &Place) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = place.run(|| TcpStream::connect(PORTMAPPER)) {
+        ensure!(Instant::now() < deadline, "the portmapper does not listen: {error}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// The portmapper has its socket and its lock there.
