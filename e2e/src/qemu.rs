@@ -7,6 +7,7 @@ use crate::apt::{Apt, unpacked_once};
 use crate::command::{run, stdout_of};
 use crate::image::GuestImage;
 use crate::lab::{GUEST_ADDRESS, Host};
+use crate::setting::Skip;
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -73,6 +74,17 @@ impl OtherQemu {
             Ok(())
         })?;
         Ok(OtherQemu { directory })
+    }
+
+    /// The same for a story that cannot be told without it.
+    pub fn fetch_or_skip(cache: &Path) -> Result<OtherQemu> {
+        OtherQemu::fetch(cache)
+            .map_err(|error| Skip(format!("no other QEMU can be had: {error:#}")).into())
+    }
+
+    /// What a host's configuration says for this QEMU to be its engine.
+    pub fn configuration() -> String {
+        format!("[engine]\nqemu = \"{}\"", OtherQemu::PROGRAM)
     }
 
     /// Its version, as in `10.0.2`.

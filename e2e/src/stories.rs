@@ -117,6 +117,7 @@ pub const STORIES: &[Story] = stories! {
         memory_follows,
         a_daemon_is_killed,
         a_cut_is_waited_for,
+        on_a_newer_qemu,
         the_deadline_passes,
         daemons_die_in_a_cut,
         a_carrying_process_is_killed,

@@ -87,9 +87,7 @@ fn went_on(before: &Status, after: &Status) -> Result<()> {
 
 /// Debian's QEMU on one host and a newer one on the other: there and back.
 pub(super) fn between_versions_of_qemu(setting: &Setting) -> Result<()> {
-    let other = OtherQemu::fetch(&setting.cache()).map_err(|error| {
-        anyhow::Error::from(Skip(format!("no other QEMU can be had: {error:#}")))
-    })?;
+    let other = OtherQemu::fetch_or_skip(&setting.cache())?;
     let (ours, theirs) = (version_of("qemu-system-x86_64".as_ref())?, other.version()?);
     if ours == theirs {
         return Err(Skip(format!("both QEMUs are {ours}")).into());
@@ -97,8 +95,7 @@ pub(super) fn between_versions_of_qemu(setting: &Setting) -> Result<()> {
     println!("alpha has {ours}, beta {theirs}");
     let (lab, image) = setting.lab()?;
     lab.beta.show(&other.directory, OtherQemu::PLACE)?;
-    let engine = format!("[engine]\nqemu = \"{}\"", OtherQemu::PROGRAM);
-    let scene = Scene::configured(lab, image, ["", &engine])?;
+    let scene = Scene::configured(lab, image, ["", &OtherQemu::configuration()])?;
     scene.pair()?;
     let witness = scene.create(scene.alpha(), &Cast::web1().dirtying("text", 4))?;
     move_and_check(&witness, scene.alpha(), scene.beta(), &[])?;

@@ -6,6 +6,7 @@
 
 use crate::carriers;
 use crate::lab::Host;
+use crate::qemu::OtherQemu;
 use crate::scene::{Cast, SOON, Scene, console_of, json, lives_only_on, report, state, until};
 use crate::setting::Setting;
 use crate::stories::crash::kill_engine;
@@ -164,6 +165,35 @@ pub(super) fn a_daemon_is_killed(setting: &Setting) -> Result<()> {
         host.kill_daemon()?;
         host.start_daemon()?;
         println!("{} is back: {}", host.name, phase(host)?);
+    }
+    wide(&scene)?;
+    has_moved(&scene, &witness)
+}
+
+/// The newest QEMU there is, on both hosts: memory follows, a cut is waited for, and the engines
+/// take new channels where a carrying process is killed.
+pub(super) fn on_a_newer_qemu(setting: &Setting) -> Result<()> {
+    let other = OtherQemu::fetch_or_skip(&setting.cache())?;
+    let _may = FaultsOfAll::allowed()?;
+    let (lab, image) = setting.lab()?;
+    for host in [&lab.alpha, &lab.beta] {
+        host.show(&other.directory, OtherQemu::PLACE)?;
+    }
+    let engine = OtherQemu::configuration();
+    let scene = Scene::configured(lab, image, [&engine, &engine])?;
+    scene.pair()?;
+    println!("both hosts have {}", other.version()?);
+    let witness = in_two_halves(&scene)?;
+    let (alpha, beta) = (scene.alpha(), scene.beta());
+    ensure!(phase(beta)? == "postcopy", "it is over already");
+    beta.unplug()?;
+    // How long it is out is what the story is about.
+    std::thread::sleep(OUT[1]);
+    beta.plug_in()?;
+    goes_on(alpha)?;
+    for host in [beta, alpha] {
+        carriers::signal(host, Signal::SIGKILL)?;
+        goes_on(alpha)?;
     }
     wide(&scene)?;
     has_moved(&scene, &witness)
