@@ -115,6 +115,7 @@ pub const STORIES: &[Story] = stories! {
     }
     postcopy {
         memory_follows,
+        it_may_not_be_needed,
         a_daemon_is_killed,
         a_cut_is_waited_for,
         on_a_newer_qemu,

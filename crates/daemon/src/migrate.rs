@@ -268,6 +268,8 @@ pub(crate) struct Planned {
     pub(crate) plan: Plan,
     /// Both engines can do it.
     pub(crate) has_multifd_zstd: bool,
+    /// The same; see [`whimbrel_engine::MigrationOptions`].
+    pub(crate) has_urgent_channel: bool,
     /// The engine's stream is not one that pages can be found in yet.
     pub(crate) is_tunnel_only: bool,
     /// What the way to the target carries, in bytes a second; none: not measured.

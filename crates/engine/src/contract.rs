@@ -130,6 +130,11 @@ pub trait Instance: Send + Sync {
     /// of the daemon: an engine that received a guest and never ran it can still give it back.
     fn has_run(&self) -> bool;
 
+    /// Whether [`MigrationOptions::has_urgent_channel`] may be asked of it.
+    fn has_urgent_channel(&self) -> bool {
+        false
+    }
+
     /// What the guest is doing, by the engine's own word.
     async fn run_state(&self) -> Result<RunState, EngineError>;
 
@@ -233,10 +238,13 @@ pub struct MigrationOptions {
     pub may_throttle: bool,
     /// [`Instance::enter_postcopy`] may be asked for later on. Has one channel.
     pub may_postcopy: bool,
+    /// In post-copy, the pages that the guest waits for have a channel of their own, which the
+    /// engine connects when it likes. Both ends are told the same.
+    pub has_urgent_channel: bool,
 }
 
 impl MigrationOptions {
-    /// Returns how many connections the engine makes or expects.
+    /// Returns how many connections the engine makes or expects, without the urgent channel.
     pub fn connections(&self) -> u32 {
         if self.channels > 1 { self.channels + 1 } else { 1 }
     }

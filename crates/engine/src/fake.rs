@@ -223,6 +223,7 @@ fn default_facts() -> EngineFacts {
         cpu_features: vec!["aes".to_owned(), "sse2".to_owned()],
         has_multifd: true,
         has_multifd_zstd: true,
+        has_urgent_channel: false,
     }
 }
 

@@ -77,6 +77,7 @@ impl Engine for Xen {
             cpu_features: Vec::new(),
             has_multifd: false,
             has_multifd_zstd: false,
+            has_urgent_channel: false,
         })
     }
 

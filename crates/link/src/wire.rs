@@ -152,6 +152,8 @@ pub struct Offer {
     /// The guest is forgotten when it stops.
     pub is_transient: bool,
     pub carrier: CarrierKind,
+    /// In post-copy, the pages that the guest waits for have a channel of their own.
+    pub has_urgent_channel: bool,
 }
 
 /// How memory travels between the two carrying processes.

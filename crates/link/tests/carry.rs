@@ -386,6 +386,7 @@ async fn carry_guest(
             connections,
             disks: None,
             is_patient: false,
+            has_urgent_channel: false,
         });
         carrier::spawn(&myself(), &[], &lab.directory(name), &config).await.unwrap()
     };

@@ -92,6 +92,8 @@ pub struct EngineFacts {
     pub cpu_features: Vec<String>,
     pub has_multifd: bool,
     pub has_multifd_zstd: bool,
+    /// In post-copy the pages that a guest waits for can have a channel of their own.
+    pub has_urgent_channel: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

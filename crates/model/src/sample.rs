@@ -115,6 +115,7 @@ pub(crate) fn engine_facts() -> EngineFacts {
         cpu_features: vec!["sse2".to_owned(), "sse4.1".to_owned(), "ssse3".to_owned()],
         has_multifd: true,
         has_multifd_zstd: true,
+        has_urgent_channel: true,
     }
 }
 

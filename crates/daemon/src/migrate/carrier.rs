@@ -57,6 +57,8 @@ impl Wish {
 pub(crate) struct Choice {
     pub(crate) carrier: CarrierKind,
     pub(crate) channels: u32,
+    /// The pages that a guest in post-copy waits for have a channel of their own.
+    pub(crate) has_urgent_channel: bool,
     /// In one line, for people.
     pub(crate) reason: String,
 }
@@ -67,7 +69,12 @@ impl Planned {
         let rate = [self.rate, wish.bandwidth].into_iter().flatten().min();
         if self.is_tunnel_only {
             let reason = "tunnel, one channel: all that xl speaks".to_owned();
-            return Choice { carrier: CarrierKind::Tunnel, channels: 1, reason };
+            return Choice {
+                carrier: CarrierKind::Tunnel,
+                channels: 1,
+                has_urgent_channel: false,
+                reason,
+            };
         }
         let (carrier, reason) = match wish.carrier {
             _ if may_postcopy => {
@@ -85,7 +92,12 @@ impl Planned {
                     1 => "pages".to_owned(),
                     count => format!("pages, {count} connections"),
                 };
-                Choice { carrier, channels: 1, reason: format!("{how}: {reason}") }
+                Choice {
+                    carrier,
+                    channels: 1,
+                    has_urgent_channel: may_postcopy && self.has_urgent_channel,
+                    reason: format!("{how}: {reason}"),
+                }
             }
             CarrierKind::Tunnel => {
                 let compresses = self.has_multifd_zstd && plan::compression_pays(rate);
@@ -95,7 +107,8 @@ impl Planned {
                     1 => "tunnel, one channel".to_owned(),
                     count => format!("tunnel, {count} channels with zstd"),
                 };
-                Choice { carrier, channels, reason: format!("{how}: {reason}") }
+                let reason = format!("{how}: {reason}");
+                Choice { carrier, channels, has_urgent_channel: false, reason }
             }
         }
     }
@@ -156,6 +169,7 @@ impl GuestTask {
                 .papers
                 .as_ref()
                 .and_then(|papers| blocks::disks(&self.daemon, self.id, &papers.guest)),
+            has_urgent_channel: offer.has_urgent_channel,
             is_patient: handoff.is_some_and(|handoff| handoff.kind == Kind::PostCopy),
         })
     }

@@ -124,9 +124,11 @@ pub(crate) async fn make_plan(
     });
     let can = |host: &HostFacts| host.engines.iter().any(|engine| engine.has_multifd_zstd);
     let has_multifd_zstd = !asked.is_stop_and_copy && can(&source_host) && can(&target_host);
+    let has_urgent_channel = has_urgent_channel(view, &papers, &target_host);
     Ok(Planned {
         plan,
         has_multifd_zstd,
+        has_urgent_channel,
         is_tunnel_only: daemon.engine.kind() == EngineKind::Xen,
         rate: link.rate,
         dirty_rate,
@@ -166,6 +168,15 @@ async fn hindrances(view: &GuestView) -> Vec<String> {
     let Some(instance) = view.engine.clone() else { return Vec::new() };
     let asked = tokio::time::timeout(MEASURE_MAX, instance.hindrances()).await;
     asked.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Whether the guest's own engine, which may be older than the one that is installed, and the
+/// target's can both give a channel to the pages that the guest waits for.
+fn has_urgent_channel(view: &GuestView, papers: &Papers, target: &HostFacts) -> bool {
+    let (Some(instance), Some(passport)) = (&view.engine, &papers.passport) else { return false };
+    let mut engines = target.engines.iter().filter(|engine| engine.kind == passport.engine);
+    instance.has_urgent_channel()
+        && engines.any(|engine| plan::postcopy::has_urgent_channel(engine, &passport.machine))
 }
 
 /// Measures how much the guest writes; an engine that cannot say leaves it unknown.

@@ -41,6 +41,7 @@ use whimbrel_link::carrier::{Config, Control, Meet, Side, Status};
 use whimbrel_link::wire::ReportQuery;
 use whimbrel_model::id::{GuestId, GuestName, HandoffId, HostId};
 use whimbrel_model::problem::chain;
+use whimbrel_model::units::Bytes;
 
 whimbrel_model::codes! {
     HALF_LOST = "migration/half-lost": "A host or an engine was lost while the guest was in two halves.";
@@ -102,6 +103,7 @@ impl Half {
                         tokio::time::sleep(LAST_WORD_LOOK_EVERY).await;
                         continue;
                     }
+                    self.note_urgent(&carried);
                     Some(MigrationEvent::Whole)
                 }
                 Ok(Ok(Migration::Interrupted(_))) => {
@@ -174,13 +176,27 @@ impl Half {
         self.is_cut || self.has_ended
     }
 
-    /// Tells of a link that is lost, and of one that is back.
-    fn note_link(&mut self, carried: &Status) {
-        let about = About {
+    fn about(&self) -> About {
+        About {
             guest: Some((self.guest.id, self.name.clone())),
             handoff: Some(self.handoff),
             caller: None,
-        };
+        }
+    }
+
+    /// Of the source, which has sent them: tells of the pages that passed all others.
+    fn note_urgent(&self, carried: &Status) {
+        let bytes = carried.urgent.as_ref().map_or(0, |urgent| urgent.outgoing.bytes);
+        if bytes > 0 {
+            let bytes = Bytes(bytes);
+            let text = format!("{bytes} of pages that the guest waited for went before all others");
+            self.daemon.story.info(&self.about(), text);
+        }
+    }
+
+    /// Tells of a link that is lost, and of one that is back.
+    fn note_link(&mut self, carried: &Status) {
+        let about = self.about();
         self.has_ended = carried
             .channels
             .iter()

@@ -231,7 +231,7 @@ impl Samples {
 }
 
 fn wire_bytes(status: &Status) -> u64 {
-    let channels = status.channels.iter();
+    let channels = status.channels.iter().chain(&status.urgent);
     channels.map(|channel| channel.outgoing.wire_bytes + channel.incoming.wire_bytes).sum()
 }
 

@@ -156,6 +156,7 @@ impl GuestTask {
             pause_max: order.bargain.pause_max,
             is_transient: papers.is_transient,
             carrier: choice.carrier,
+            has_urgent_channel: choice.has_urgent_channel,
         })
     }
 
@@ -470,6 +471,7 @@ pub(super) fn migration_options(offer: &Offer) -> MigrationOptions {
         is_stop_and_copy: offer.is_stop_and_copy,
         may_throttle: false,
         may_postcopy: false,
+        has_urgent_channel: offer.has_urgent_channel,
     }
 }
 

@@ -7,6 +7,7 @@
 //! is asked. The answers are kept until the binary changes.
 
 use super::QemuConfig;
+use super::migration::VERSION_URGENT_CHANNEL;
 use super::probe::{CpuDefinition, CpuFacts, Machine, Probe, Version};
 use crate::contract::EngineFacts;
 use crate::error::EngineError;
@@ -75,6 +76,8 @@ async fn ask_probe(
         cpu_features: cpu_available.iter().cloned().collect(),
         has_multifd,
         has_multifd_zstd: has_multifd && probe.has_multifd_zstd().await,
+        has_urgent_channel: version >= VERSION_URGENT_CHANNEL
+            && capabilities.contains("postcopy-preempt"),
     };
     Ok(Facts { engine, cpu_available, cpu })
 }

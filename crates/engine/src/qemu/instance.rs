@@ -9,7 +9,7 @@
 
 use super::QemuConfig;
 use super::launch::{self, CONSOLE_LOG, CONSOLE_SOCKET, ENGINE_LOG, MONITOR_SOCKET};
-use super::migration::Moving;
+use super::migration::{Moving, VERSION_URGENT_CHANNEL};
 use super::probe::Version;
 use super::process::Pinned;
 use super::qmp::{Event, Monitor};
@@ -333,6 +333,10 @@ impl Instance for QemuInstance {
 
     fn has_run(&self) -> bool {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).has_run
+    }
+
+    fn has_urgent_channel(&self) -> bool {
+        self.version >= VERSION_URGENT_CHANNEL
     }
 
     async fn run_state(&self) -> Result<RunState, EngineError> {

@@ -30,6 +30,9 @@
 //!   The target's engine says `postcopy-active` before its devices are there; its guest leaves
 //!   `inmigrate` only when all of them are, and stands still then, because of `-S`. Its disks are
 //!   active from there on, whatever `late-block-activate` says.
+//! - With `postcopy-preempt` the pages that the guest waits for have a channel of their own. The
+//!   source's QEMU connects it to the same place as the first when post-copy begins, and again
+//!   with `resume`. Which is which is told by the order alone.
 //! - While post-copy is cut off, the main thread of the target's QEMU may stand still on a page
 //!   that is missing, and then answers nothing. Its events come nevertheless, so they say that it
 //!   is cut off, and `migrate-recover` is one of the commands that it runs in another thread.
@@ -58,6 +61,10 @@ pub(super) const SOCKET: &str = "migrate.sock";
 /// The first version that moves on a guest which arrived paused and never ran; older ones abort
 /// (`bdrv_inactivate_recurse: Assertion`). Known good is 10.0, what lies between was not tried.
 const VERSION_MOVES_COLD: Version = Version { major: 10, minor: 0, micro: 0 };
+
+/// The first version whose target, at the end, waits for all pages in the urgent channel; with
+/// older ones a guest can lose one (fixed by QEMU's commit cf02f29e1e38).
+pub(super) const VERSION_URGENT_CHANNEL: Version = Version { major: 8, minor: 2, micro: 0 };
 
 /// Most data channels of one migration.
 const CHANNELS_MAX: u32 = 16;
@@ -183,6 +190,10 @@ impl QemuInstance {
             let what = "post-copy over more than one channel".to_owned();
             return Err(EngineError::Unsupported { what });
         }
+        if options.has_urgent_channel && self.version < VERSION_URGENT_CHANNEL {
+            let what = format!("an urgent channel with QEMU {}", self.version);
+            return Err(EngineError::Unsupported { what });
+        }
         if options.channels > CHANNELS_MAX {
             let what = format!("{} channels; the most is {CHANNELS_MAX}", options.channels);
             return Err(EngineError::Unsupported { what });
@@ -197,6 +208,7 @@ impl QemuInstance {
             ("validate-uuid", true),
             ("multifd", is_multifd),
             ("postcopy-ram", options.may_postcopy),
+            ("postcopy-preempt", options.has_urgent_channel),
             ("auto-converge", options.may_throttle),
             ("xbzrle", false),
         ];

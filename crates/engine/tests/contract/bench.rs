@@ -174,6 +174,7 @@ pub(crate) fn options() -> MigrationOptions {
         is_stop_and_copy: false,
         may_throttle: false,
         may_postcopy: false,
+        has_urgent_channel: false,
     }
 }
 

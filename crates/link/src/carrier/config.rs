@@ -64,6 +64,9 @@ pub struct Pages {
     /// Whether a lost link is waited for as long as it takes, and not for two minutes: nobody can
     /// do without what it carries.
     pub is_patient: bool,
+    /// Whether the engine has another channel, for the pages that its guest waits for. It may
+    /// connect it when it likes, or not at all.
+    pub has_urgent_channel: bool,
 }
 
 /// Raw disks that both hosts read.
@@ -167,6 +170,8 @@ struct RawPages {
     disks: Option<Disks>,
     #[serde(default)]
     is_patient: bool,
+    #[serde(default)]
+    has_urgent_channel: bool,
 }
 
 /// What releases did that did not write how many.
@@ -218,6 +223,7 @@ impl From<&Config> for Raw {
                     connections: pages.connections,
                     disks: pages.disks.clone(),
                     is_patient: pages.is_patient,
+                    has_urgent_channel: pages.has_urgent_channel,
                 }),
             },
         }
@@ -251,6 +257,7 @@ impl From<Raw> for Config {
                     connections: pages.connections,
                     disks: pages.disks,
                     is_patient: pages.is_patient,
+                    has_urgent_channel: pages.has_urgent_channel,
                 }),
             },
         }

@@ -24,7 +24,8 @@
 //! the source is going to keep (0, or 1, its id (16) and its key (32)); the target says in SHELF
 //! whether it holds that image, how many slots its shelf has and how many blocks of the guest's
 //! disks it can read, and from then on both speak the frames of `whimbrel-pages`. Way 3 takes a
-//! stream of pages up again on a new connection, after READY.
+//! stream of pages up again on a new connection, after READY; way 4 joins one to it. Way 5 opens
+//! the urgent channel beside it, or takes that up again.
 //!
 //! There may be more kinds in a later version; the versions are agreed on in OPEN.
 
@@ -55,6 +56,7 @@ const TUNNEL: u8 = 1;
 const PAGES: u8 = 2;
 const RESUME: u8 = 3;
 const JOIN: u8 = 4;
+const URGENT: u8 = 5;
 
 /// OPEN without what is known and kept of images.
 const OPEN_BYTES_MIN: usize = 23;
@@ -99,6 +101,9 @@ pub(super) enum OpenWay {
     Resume,
     /// A stream of pages gets another connection besides.
     Join,
+    /// Beside a stream of pages, the engine has a channel for those that its guest waits for. The
+    /// first connection of it, or one that goes on.
+    Urgent,
 }
 
 /// What the target holds.
@@ -277,6 +282,7 @@ fn way_bytes(way: &OpenWay) -> Vec<u8> {
         OpenWay::Tunnel => return vec![TUNNEL],
         OpenWay::Resume => return vec![RESUME],
         OpenWay::Join => return vec![JOIN],
+        OpenWay::Urgent => return vec![URGENT],
         OpenWay::Pages { known, kept } => (known, kept),
     };
     let mut out = vec![PAGES, u8::from(known.is_some())];
@@ -298,6 +304,7 @@ fn read_way(body: &[u8]) -> Option<OpenWay> {
         TUNNEL => OpenWay::Tunnel,
         RESUME => OpenWay::Resume,
         JOIN => OpenWay::Join,
+        URGENT => OpenWay::Urgent,
         PAGES => {
             let known = match take_flag(&mut rest)? {
                 true => Some((ManifestName::from_bytes(&take(&mut rest)?), take_key(&mut rest)?)),
@@ -364,6 +371,13 @@ mod tests {
                 handoff,
                 way: OpenWay::Join,
             }),
+            Frame::Open(Open {
+                version: VERSION,
+                channel: 0,
+                channels: 1,
+                handoff,
+                way: OpenWay::Urgent,
+            }),
             Frame::Ready,
             Frame::Shelf(Shelf { slots: 258, is_image_held: true, blocks: 515 }),
             Frame::Refused { reason: "no such engine".to_owned() },
@@ -394,6 +408,7 @@ mod tests {
             open,
             open_pages,
             open_join,
+            open_urgent,
             ready,
             shelf,
             refused,
@@ -414,6 +429,7 @@ mod tests {
             format!("0100000000000099000300000001{handoff}0201{name}{}01{id}{}", keys[0], keys[1])
         );
         assert_eq!(hex(&open_join), format!("0100000000000017000300000001{handoff}04"));
+        assert_eq!(hex(&open_urgent), format!("0100000000000017000300000001{handoff}05"));
         assert_eq!(hex(&shelf), "0b00000000000009000001020100000203");
         assert_eq!(hex(&ready), "0200000000000000");
         assert_eq!(hex(&refused), "030000000000000e6e6f207375636820656e67696e65");

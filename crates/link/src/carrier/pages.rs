@@ -32,7 +32,7 @@ use super::frames::{self, OpenWay};
 use super::meter::Meter;
 use super::process::{Carrier, Connection, NoLink};
 use super::status::End;
-use super::throttle::Throttle;
+use super::throttle::Toll;
 use begin::Begin;
 use bytes::{Bytes, BytesMut};
 use giver::Giver;
@@ -55,8 +55,6 @@ use whimbrel_pages::window::Window;
 const READ_BYTES: usize = 256 << 10;
 /// A read from the engine waits for this much room, so that no dribs and drabs are sent.
 const ROOM_MIN: usize = 32 << 10;
-/// What an engine has written leaves this soon, also if it could be packed better with more.
-const IDLE: Duration = Duration::from_millis(1);
 /// How often the round trip is measured.
 const PING_EVERY: Duration = Duration::from_millis(500);
 /// The first wait before dialling again, doubled each time up to the longest.
@@ -72,7 +70,7 @@ pub(super) struct Links {
 }
 
 pub(super) enum LinkWay {
-    Dial(Arc<Carrier>),
+    Dial { carrier: Arc<Carrier>, way: OpenWay },
     Wait(mpsc::Receiver<Coming>),
 }
 
@@ -103,7 +101,7 @@ pub(super) struct Stream {
     image: Option<Feed<Kept>>,
     census: Option<Feed<Bytes>>,
     meter: Arc<Meter>,
-    throttle: Arc<Throttle>,
+    toll: Toll,
     born: Instant,
     /// The packed bytes on their way.
     wire: Window,
@@ -121,13 +119,15 @@ pub(super) struct Stream {
     small: VecDeque<Bytes>,
     /// Of the source: how many connections there shall be.
     connections: u32,
+    /// What the engine has written leaves this soon.
+    idle: Duration,
     cuts: u32,
 }
 
 impl Stream {
     pub(super) fn new(begin: Begin) -> Self {
         let Begin { engine, sender, receiver, image, census, .. } = begin;
-        let Begin { meter, throttle, link_bytes_per_s, connections, .. } = begin;
+        let Begin { meter, toll, link_bytes_per_s, connections, idle, .. } = begin;
         let engine = Arc::new(Guard(engine));
         Self {
             giver: Giver::new(engine.clone()),
@@ -138,7 +138,7 @@ impl Stream {
             image,
             census,
             meter,
-            throttle,
+            toll,
             born: Instant::now(),
             wire: Window::new(Duration::ZERO),
             buffer: BytesMut::with_capacity(READ_BYTES),
@@ -149,18 +149,27 @@ impl Stream {
             link_full: None,
             small: VecDeque::new(),
             connections,
+            idle,
             cuts: 0,
         }
     }
 
-    /// Carries until both directions have ended, and then for whoever has not heard of it.
+    /// Carries until both directions have ended, and then for whoever has not heard of it. Without
+    /// a first connection it begins like one that has lost its own.
     pub(super) async fn run(
         mut self,
-        first: Connection,
+        first: Option<Connection>,
         mut links: Links,
     ) -> Result<(), CarryError> {
-        let mut connection = first;
         self.hides_ends = links.hides_ends();
+        let mut connection = match first {
+            Some(connection) => connection,
+            None => {
+                let connection = links.next().await?;
+                self.say_where();
+                connection
+            }
+        };
         loop {
             self.meter.set_connected(true);
             let over = self.over(connection, &mut links).await?;
@@ -169,10 +178,10 @@ impl Stream {
                 Over::Replaced(connection) => *connection,
                 Over::Finished => match &mut links.way {
                     // Until this process is told to end.
-                    LinkWay::Dial(_) if self.hides_ends && self.sender.is_stopped() => {
+                    LinkWay::Dial { .. } if self.hides_ends && self.sender.is_stopped() => {
                         return std::future::pending().await;
                     }
-                    LinkWay::Dial(_) => return Ok(()),
+                    LinkWay::Dial { .. } => return Ok(()),
                     LinkWay::Wait(coming) => match resuming(coming).await {
                         Some(connection) => connection,
                         None => return Ok(()),
@@ -187,10 +196,15 @@ impl Stream {
         }
     }
 
-    fn begin_again(&mut self) {
+    /// Begins a connection that goes on where others were.
+    fn say_where(&mut self) {
         self.small.clear();
         self.sender.on_reconnect();
         self.small.push_back(self.receiver.on_reconnect().encode());
+    }
+
+    fn begin_again(&mut self) {
+        self.say_where();
         self.meter.resumed();
         self.cuts += 1;
         if self.cuts == JOINED_CUTS_MAX {
@@ -204,7 +218,7 @@ impl Stream {
         links: &mut Links,
     ) -> Result<Over, CarryError> {
         let (mut outgoing, mut incoming) =
-            link::open(connection, self.meter.clone(), self.throttle.clone());
+            link::open(connection, self.meter.clone(), self.toll.clone());
         let mut joins = Joins::new(links, self.connections - 1);
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -362,7 +376,7 @@ impl Stream {
             self.devices_since.get_or_insert(now);
         }
         self.buffer.clear();
-        self.flush_at = Some(now + IDLE);
+        self.flush_at = Some(now + self.idle);
     }
 
     fn on_frame(&mut self, frame: Frame) -> Result<(), CarryError> {
@@ -472,14 +486,14 @@ impl Links {
     /// does not come back from a stream that ends once post-copy has begun (its
     /// `postcopy-paused`), also where it could have its guest back; from `migrate_cancel` it does.
     fn hides_ends(&self) -> bool {
-        matches!(self.way, LinkWay::Dial(_)) && self.patience.is_none()
+        matches!(self.way, LinkWay::Dial { .. }) && self.patience.is_none()
     }
 
     /// Returns the next connection, after one was lost.
     async fn next(&mut self) -> Result<Connection, CarryError> {
         let connection = async {
             match &mut self.way {
-                LinkWay::Dial(carrier) => dial(carrier).await,
+                LinkWay::Dial { carrier, way } => dial(carrier, way).await,
                 LinkWay::Wait(coming) => resuming(coming).await.ok_or(CarryError::NotResumed),
             }
         };
@@ -496,7 +510,7 @@ impl Links {
     /// it.
     async fn coming(&mut self) -> Coming {
         match &mut self.way {
-            LinkWay::Dial(_) => std::future::pending().await,
+            LinkWay::Dial { .. } => std::future::pending().await,
             LinkWay::Wait(coming) => match coming.recv().await {
                 Some(coming) => coming,
                 None => std::future::pending().await,
@@ -515,10 +529,10 @@ async fn resuming(coming: &mut mpsc::Receiver<Coming>) -> Option<Connection> {
     }
 }
 
-async fn dial(carrier: &Carrier) -> Result<Connection, CarryError> {
+async fn dial(carrier: &Carrier, way: &OpenWay) -> Result<Connection, CarryError> {
     let mut wait = REDIAL_FIRST;
     loop {
-        match carrier.link_for_pages(OpenWay::Resume).await {
+        match carrier.link_for_pages(way.clone()).await {
             Ok(connection) => return Ok(connection),
             Err(NoLink::Refused(reason)) => return Err(CarryError::Refused { reason }),
             Err(NoLink::Unreachable(problem)) => {
@@ -544,6 +558,7 @@ mod tests {
             connections: 1,
             disks: None,
             is_patient,
+            has_urgent_channel: false,
         };
         let (sender, receiver) = mpsc::channel(1);
         (sender, Links::new(LinkWay::Wait(receiver), &pages))

@@ -9,6 +9,8 @@
 //! its daemon has said so and the channels are through, or when there was neither a channel nor a
 //! word of a daemon for [`ABANDONED_AFTER`].
 
+mod urgent;
+
 use super::channel::{self, CarryError};
 use super::config::{Config, Meet, Side, Way};
 use super::control::STATUS_FILE;
@@ -33,6 +35,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_rustls::TlsStream;
+use urgent::Urgent;
 use whimbrel_model::problem::chain;
 
 /// A process that nobody needs ends after this long.
@@ -82,6 +85,7 @@ struct State {
     keeper: Option<Keeper>,
     /// Where a stream of pages waits for connections that go on with it, or join it.
     coming: Option<mpsc::Sender<Coming>>,
+    urgent: Option<Urgent>,
     /// The address of the peer that answered last.
     best: Option<SocketAddr>,
     problem: Option<String>,
@@ -99,6 +103,7 @@ impl Carrier {
             running: 0,
             keeper: None,
             coming: None,
+            urgent: None,
             best: None,
             problem: None,
             is_closing: false,
@@ -184,6 +189,7 @@ impl Carrier {
         let idle = state.channels.iter().map(|meter| meter.last_byte().elapsed()).min();
         Status {
             channels: state.channels.iter().map(|meter| meter.status()).collect(),
+            urgent: state.urgent.as_ref().map(Urgent::status),
             channel_count: self.config.connections,
             is_linked: state.is_linked,
             is_finished: state.channels.len() == expected
@@ -262,6 +268,12 @@ impl Carrier {
                 return self.lose(format!("channel {channel} was not opened: {problem}"));
             }
         }
+        tokio::select! {
+            outcome = self.open_urgent_from_engine(&listener) => if let Err(problem) = outcome {
+                self.lose(format!("the urgent channel was not opened: {problem}"));
+            },
+            () = self.lost() => {}
+        }
     }
 
     async fn open_next(
@@ -300,7 +312,8 @@ impl Carrier {
             (Way::Tunnel, None, Frame::Ready) => self.start(connection, engine),
             (Way::Pages(pages), Some(known), Frame::Shelf(shelf)) => {
                 let (begin, keeper) = known.begin(engine, pages, shelf, self.throttle.clone());
-                let links = Links::new(LinkWay::Dial(self.clone()), pages);
+                let way = LinkWay::Dial { carrier: self.clone(), way: OpenWay::Resume };
+                let links = Links::new(way, pages);
                 self.start_stream(begin, keeper, connection, links);
             }
             _ => return Err(NOT_ASKED.to_owned()),
@@ -308,7 +321,7 @@ impl Carrier {
         Ok(())
     }
 
-    /// Makes a new link for the stream of pages, instead of the others or besides them.
+    /// Makes a new link for a stream, instead of the others or besides them.
     pub(super) async fn link_for_pages(&self, way: OpenWay) -> Result<Connection, NoLink> {
         match self.open_link(0, way).await? {
             (Frame::Ready, connection) => Ok(connection),
@@ -381,6 +394,9 @@ impl Carrier {
         // From here on it is the peer who speaks, and an error is an error of the attempt.
         if matches!(open.way, OpenWay::Resume | OpenWay::Join) {
             return self.receive_for_pages(&open, link, rest).await;
+        }
+        if open.way == OpenWay::Urgent {
+            return self.receive_urgent(&open, (link, rest)).await;
         }
         let (path, _turn) = self.take_turn().await?;
         let opened = match self.check(&open) {
@@ -517,7 +533,7 @@ impl Carrier {
     ) {
         self.lock().keeper = keeper;
         let meter = begin.meter.clone();
-        self.start_channel(meter, Stream::new(begin).run(connection, links));
+        self.start_channel(meter, Stream::new(begin).run(Some(connection), links));
     }
 
     fn start_channel(
@@ -528,8 +544,18 @@ impl Carrier {
         let mut state = self.lock();
         let number = state.channels.len();
         state.channels.push(meter.clone());
-        state.running += 1;
         drop(state);
+        self.attend(format!("channel {number}"), meter, carrying);
+    }
+
+    /// Carries what is called `name` until it ends, or the attempt does.
+    fn attend(
+        self: &Arc<Self>,
+        name: String,
+        meter: Arc<Meter>,
+        carrying: impl Future<Output = Result<(), CarryError>> + Send + 'static,
+    ) {
+        self.lock().running += 1;
         let carrier = self.clone();
         tokio::spawn(async move {
             let outcome = tokio::select! {
@@ -538,13 +564,13 @@ impl Carrier {
                 () = carrier.lost() => Ok(()),
                 () = carrier.released(&meter) => Ok(()),
             };
-            carrier.ended(number, outcome);
+            carrier.ended(&name, outcome);
         });
     }
 
-    fn ended(&self, number: usize, outcome: Result<(), CarryError>) {
+    fn ended(&self, name: &str, outcome: Result<(), CarryError>) {
         if let Err(error) = outcome {
-            self.lose(format!("channel {number}: {}", chain(&error)));
+            self.lose(format!("{name}: {}", chain(&error)));
         }
         let mut state = self.lock();
         state.running -= 1;

@@ -12,6 +12,8 @@ use whimbrel_pages::sender::Counts;
 pub struct Status {
     /// In the order they were opened.
     pub channels: Vec<ChannelStatus>,
+    /// The channel of the pages that a guest in post-copy waits for, once the engine has it.
+    pub urgent: Option<ChannelStatus>,
     /// How many there will be.
     pub channel_count: u32,
     /// The engine is to be given a channel that leads to the other one; see `is_again` in the
@@ -97,7 +99,7 @@ impl Status {
 
     /// Returns the bytes the engine here has sent, and what they took on the wire.
     pub fn sent(&self) -> (u64, u64) {
-        self.channels.iter().fold((0, 0), |(bytes, wire), channel| {
+        self.channels.iter().chain(&self.urgent).fold((0, 0), |(bytes, wire), channel| {
             (bytes + channel.outgoing.bytes, wire + channel.outgoing.wire_bytes)
         })
     }
@@ -115,6 +117,8 @@ impl Status {
 #[derive(Serialize, Deserialize)]
 struct Raw {
     channels: Vec<RawChannel>,
+    #[serde(default)]
+    urgent: Option<RawChannel>,
     channel_count: u32,
     #[serde(default)]
     is_linked: bool,
@@ -191,6 +195,7 @@ impl From<&Status> for Raw {
         };
         Raw {
             channels: status.channels.iter().map(channel).collect(),
+            urgent: status.urgent.as_ref().map(channel),
             channel_count: status.channel_count,
             is_linked: status.is_linked,
             is_finished: status.is_finished,
@@ -224,6 +229,7 @@ impl From<Raw> for Status {
         };
         Status {
             channels: raw.channels.into_iter().map(channel).collect(),
+            urgent: raw.urgent.map(channel),
             channel_count: raw.channel_count,
             is_linked: raw.is_linked,
             is_finished: raw.is_finished,

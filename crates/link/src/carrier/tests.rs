@@ -5,6 +5,7 @@
 
 mod hostile;
 mod pages;
+mod urgent;
 
 use super::config::{Config, Disks, Meet, Pages, Side, Way};
 use super::process::Carrier;
@@ -89,6 +90,7 @@ impl Pair {
                 is_reused: true,
                 disks: None,
                 is_patient: false,
+                has_urgent_channel: false,
                 link_bytes_per_s: None,
                 connections: 1,
             })

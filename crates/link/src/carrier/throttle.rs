@@ -3,7 +3,7 @@
 
 //! A limit on bytes a second, shared by all channels of a migration.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// So much may be sent at once after a silence.
@@ -45,6 +45,30 @@ impl Throttle {
     }
 }
 
+/// A channel's way through the limit of all.
+#[derive(Clone, Debug)]
+pub(super) struct Toll {
+    throttle: Arc<Throttle>,
+    /// Its bytes count, and others wait for them.
+    goes_first: bool,
+}
+
+impl Toll {
+    pub(super) fn in_turn(throttle: Arc<Throttle>) -> Self {
+        Self { throttle, goes_first: false }
+    }
+
+    pub(super) fn first(throttle: Arc<Throttle>) -> Self {
+        Self { throttle, goes_first: true }
+    }
+
+    /// As [`Throttle::charge`].
+    pub(super) fn charge(&self, bytes: u64, now: Instant) -> Duration {
+        let wait = self.throttle.charge(bytes, now);
+        if self.goes_first { Duration::ZERO } else { wait }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +87,16 @@ mod tests {
         assert!((990_000..=1_020_000).contains(&sent), "{sent}");
         throttle.set(None);
         assert_eq!(throttle.charge(u64::MAX, now), Duration::ZERO);
+    }
+
+    /// Who goes first does not wait; the others wait for both.
+    #[test]
+    fn who_goes_first_is_paid_for_by_the_others() {
+        let throttle = Arc::new(Throttle::new(Some(1_000_000)));
+        let (first, in_turn) = (Toll::first(throttle.clone()), Toll::in_turn(throttle));
+        let now = Instant::now();
+        assert_eq!(first.charge(100_000, now), Duration::ZERO);
+        assert_eq!(in_turn.charge(5_000, now), Duration::from_millis(100));
+        assert_eq!(first.charge(100_000, now), Duration::ZERO);
     }
 }

@@ -344,6 +344,7 @@ impl Wire for Offer {
                 CarrierKind::Tunnel => proto::CarrierKind::Tunnel.into(),
                 CarrierKind::Pages => proto::CarrierKind::Pages.into(),
             },
+            has_urgent_channel: self.has_urgent_channel,
         }
     }
 
@@ -371,6 +372,7 @@ impl Wire for Offer {
                     return Err(WireError::Value { field: "carrier", found });
                 }
             },
+            has_urgent_channel: proto.has_urgent_channel,
         })
     }
 }

@@ -43,6 +43,7 @@ fn requests_have_these_bytes() {
         pause_max: Duration::from_millis(300),
         is_transient: true,
         carrier: CarrierKind::Pages,
+        has_urgent_channel: false,
     };
     let epoch = Epoch(7);
     let opening = |offer| Request::Handoff(Opening { handoff, guest, epoch, offer });
@@ -73,9 +74,14 @@ fn requests_have_these_bytes() {
              0000000000aa1807",
     );
     check(
-        &opening(Some(offer)),
+        &opening(Some(offer.clone())),
         "223e0a10000000000000000000000000000000bb121000000000000000000000\
              0000000000aa180722160a016112027b7d180120012801300538ac0240014802",
+    );
+    check(
+        &opening(Some(Offer { has_urgent_channel: true, ..offer })),
+        "22400a10000000000000000000000000000000bb121000000000000000000000\
+             0000000000aa180722180a016112027b7d180120012801300538ac02400148025001",
     );
     check(
         &Request::Log(LogQuery { guest: Some(guest), since_ms: 9, follow: true }),

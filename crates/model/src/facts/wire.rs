@@ -95,6 +95,9 @@ raw_struct! {
         cpu_features: Vec<String>,
         has_multifd: bool,
         has_multifd_zstd: bool,
+        // Earlier releases know of none.
+        #[serde(default)]
+        has_urgent_channel: bool,
     }
 }
 
@@ -338,6 +341,16 @@ mod tests {
             let facts = GuestFacts { way_back, uefi: uefi.clone(), ..sample::guest_facts() };
             assert_eq!(guest_from_json(&guest_to_json(&facts)), Ok(facts));
         }
+    }
+
+    /// What earlier releases do not say is not there.
+    #[test]
+    fn an_older_host_has_no_urgent_channel() {
+        let text = host_to_json(&sample::host_facts("beta"));
+        let said = ",\"has_urgent_channel\":true";
+        assert!(text.contains(said), "{text}");
+        let older = host_from_json(&text.replace(said, "")).unwrap();
+        assert!(!older.engines[0].has_urgent_channel);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::engine::version_numbers;
 use super::{Finding, OnMiss, Question};
 use crate::codes;
-use crate::facts::{SecurityFacts, UserFacts};
+use crate::facts::{EngineFacts, SecurityFacts, UserFacts};
 
 /// The first QEMU that takes page faults through `/dev/userfaultfd`.
 const DEVICE_SINCE: [u32; 2] = [8, 0];
@@ -29,6 +29,17 @@ pub fn hindrance(security: &SecurityFacts, user: &UserFacts, version: &str) -> O
                   /etc/sysctl.d for the next boot"
             .to_owned(),
     })
+}
+
+/// The machine types of earlier QEMUs end the urgent channel in a way that can break its last page.
+const MACHINE_ENDS_WELL_SINCE: [u32; 2] = [8, 0];
+
+/// Returns whether the pages that a guest of this machine type waits for may have a channel of
+/// their own on the way to this engine.
+pub fn has_urgent_channel(target: &EngineFacts, machine: &str) -> bool {
+    let (_, version) = machine.rsplit_once('-').unwrap_or_default();
+    let ends_well = version_numbers(version).as_slice() >= MACHINE_ENDS_WELL_SINCE.as_slice();
+    ends_well && target.has_urgent_channel
 }
 
 pub(super) fn postcopy(question: &Question<'_>) -> Vec<Finding> {
@@ -56,4 +67,24 @@ pub(super) fn postcopy(question: &Question<'_>) -> Vec<Finding> {
         ),
         format!("on `{}`: {remedy}", target.name),
     )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    /// Machine types carry the version from which they are the same; what has none is not trusted.
+    #[test]
+    fn the_urgent_channel_ends_well_or_is_not_used() {
+        let can = EngineFacts { has_urgent_channel: true, ..sample::engine_facts() };
+        for machine in ["pc-q35-8.0", "pc-q35-10.0", "pc-i440fx-9.2"] {
+            assert!(has_urgent_channel(&can, machine), "{machine}");
+        }
+        for machine in ["pc-q35-7.2", "pc-q35-2.12", "q35", "microvm", ""] {
+            assert!(!has_urgent_channel(&can, machine), "{machine}");
+        }
+        let cannot = EngineFacts { has_urgent_channel: false, ..can };
+        assert!(!has_urgent_channel(&cannot, "pc-q35-10.0"));
+    }
 }

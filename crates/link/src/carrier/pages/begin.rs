@@ -7,11 +7,11 @@
 use super::super::config::{Config, PAGES_CONNECTIONS_MAX, Pages};
 use super::super::frames::{Frame, OpenWay, Shelf};
 use super::super::meter::Meter;
-use super::super::throttle::Throttle;
+use super::super::throttle::{Throttle, Toll};
 use super::keeper::{self, Feed, Keeper};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use whimbrel_model::id::HostId;
 use whimbrel_model::problem::chain;
@@ -28,6 +28,9 @@ use whimbrel_pages::split::{OpaqueSplit, QemuSplit};
 /// side. Hot pages come again and again; all others come once.
 const SPARE_SLOTS: u32 = 4096;
 
+/// What an engine has written leaves this soon, also if it could be packed better with more.
+const IDLE: Duration = Duration::from_millis(1);
+
 /// What [`super::Stream`] is made of.
 pub(in super::super) struct Begin {
     pub(super) engine: UnixStream,
@@ -36,9 +39,11 @@ pub(in super::super) struct Begin {
     pub(super) image: Option<Feed<Kept>>,
     pub(super) census: Option<Feed<Bytes>>,
     pub(in super::super) meter: Arc<Meter>,
-    pub(super) throttle: Arc<Throttle>,
+    pub(super) toll: Toll,
     pub(super) link_bytes_per_s: Option<u64>,
     pub(super) connections: u32,
+    /// What the engine has written leaves this soon.
+    pub(super) idle: Duration,
 }
 
 /// What the source knows before it has spoken to the target.
@@ -104,9 +109,10 @@ impl Known {
             image,
             census: None,
             meter,
-            throttle,
+            toll: Toll::in_turn(throttle),
             link_bytes_per_s: pages.link_bytes_per_s,
             connections: pages.connections.clamp(1, PAGES_CONNECTIONS_MAX),
+            idle: IDLE,
         };
         (begin, keeper)
     }
@@ -125,25 +131,47 @@ pub(in super::super) fn target(
         .filter(|_| pages.image_bytes_max.is_some())
         .map(|(id, key)| keeper::census(Folder::open(pages.folder.clone()), id, key, config.peer));
     let (census, keeper) = counted.unzip();
-    let sender = Sender::new(SenderConfig {
+    let begin = Begin {
+        engine,
+        sender: opaque(),
+        receiver: Receiver::new(shelf),
+        image: None,
+        census,
+        meter: Arc::new(Meter::new(Instant::now())),
+        toll: Toll::in_turn(throttle),
+        link_bytes_per_s: pages.link_bytes_per_s,
+        connections: 1,
+        idle: IDLE,
+    };
+    (begin, keeper)
+}
+
+/// Returns either side of the urgent channel: bytes that nobody looks into, and that wait for
+/// nobody.
+pub(in super::super) fn urgent(engine: UnixStream, throttle: Arc<Throttle>) -> Begin {
+    Begin {
+        engine,
+        sender: opaque(),
+        receiver: Receiver::new(Box::new(NoShelf)),
+        image: None,
+        census: None,
+        meter: Arc::new(Meter::new(Instant::now())),
+        toll: Toll::first(throttle),
+        link_bytes_per_s: None,
+        connections: 1,
+        idle: Duration::ZERO,
+    }
+}
+
+/// Sends what is not looked into.
+fn opaque() -> Sender {
+    Sender::new(SenderConfig {
         split: Box::new(OpaqueSplit),
         codec: Codec::Raw,
         slots: 0,
         recent_pages_max: 0,
         is_kept: false,
-    });
-    let begin = Begin {
-        engine,
-        sender,
-        receiver: Receiver::new(shelf),
-        image: None,
-        census,
-        meter: Arc::new(Meter::new(Instant::now())),
-        throttle,
-        link_bytes_per_s: pages.link_bytes_per_s,
-        connections: 1,
-    };
-    (begin, keeper)
+    })
 }
 
 /// Returns what the source is told of the shelf.

@@ -23,7 +23,7 @@ pub(super) struct Joins {
 impl Joins {
     pub(super) fn new(links: &Links, count: u32) -> Self {
         let carrier = match &links.way {
-            LinkWay::Dial(carrier) => Some(carrier.clone()),
+            LinkWay::Dial { carrier, .. } => Some(carrier.clone()),
             LinkWay::Wait(_) => None,
         };
         Self { carrier, left: count, making: JoinSet::new() }

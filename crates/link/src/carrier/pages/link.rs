@@ -6,7 +6,7 @@
 use super::super::channel::CarryError;
 use super::super::meter::Meter;
 use super::super::process::{Connection, Link};
-use super::super::throttle::Throttle;
+use super::super::throttle::Toll;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,14 +27,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// See the module. Dropping both closes the connections.
-pub(super) fn open(
-    connection: Connection,
-    meter: Arc<Meter>,
-    throttle: Arc<Throttle>,
-) -> (Outgoing, Incoming) {
+pub(super) fn open(connection: Connection, meter: Arc<Meter>, toll: Toll) -> (Outgoing, Incoming) {
     let (heard, frames) = mpsc::channel(FRAMES);
     let outgoing = Outgoing { links: Vec::new(), freed: Arc::new(Notify::new()) };
-    let incoming = Incoming { frames, heard, tasks: JoinSet::new(), meter, throttle };
+    let incoming = Incoming { frames, heard, tasks: JoinSet::new(), meter, toll };
     let mut both = (outgoing, incoming);
     both.1.join(&mut both.0, connection);
     both
@@ -103,7 +99,7 @@ pub(super) struct Incoming {
     heard: mpsc::Sender<Frame>,
     tasks: JoinSet<Result<(), CarryError>>,
     meter: Arc<Meter>,
-    throttle: Arc<Throttle>,
+    toll: Toll,
 }
 
 /// What came.
@@ -121,7 +117,7 @@ impl Incoming {
         let (read, write) = tokio::io::split(link);
         let (frames, to_speak) = mpsc::channel(FRAMES);
         let (freed, meter) = (outgoing.freed.clone(), self.meter.clone());
-        self.tasks.spawn(speak(write, to_speak, freed, meter, self.throttle.clone()));
+        self.tasks.spawn(speak(write, to_speak, freed, meter, self.toll.clone()));
         // The others close when there is nothing left to deal, which is before the end.
         let may_close = !outgoing.links.is_empty();
         self.tasks.spawn(hear(read, already, self.heard.clone(), may_close, self.meter.clone()));
@@ -167,11 +163,11 @@ async fn speak(
     mut outgoing: mpsc::Receiver<Bytes>,
     freed: Arc<Notify>,
     meter: Arc<Meter>,
-    throttle: Arc<Throttle>,
+    toll: Toll,
 ) -> Result<(), CarryError> {
     while let Some(frame) = outgoing.recv().await {
         freed.notify_one();
-        let wait = throttle.charge(frame.len() as u64, Instant::now());
+        let wait = toll.charge(frame.len() as u64, Instant::now());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }

@@ -258,6 +258,7 @@ async fn what_lies_on_the_disk_does_not_travel() {
                 connections: 1,
                 disks: Some(disks),
                 is_patient: false,
+                has_urgent_channel: false,
             })
         })
         .await;
@@ -288,6 +289,7 @@ async fn with_patience(connections: u32, fate: Fate, is_patient: bool) -> Pair {
             connections,
             disks: None,
             is_patient,
+            has_urgent_channel: false,
         })
     })
     .await
