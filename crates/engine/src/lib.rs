@@ -9,6 +9,7 @@
 //!
 //! `tests/contract.rs` runs the same tests against every implementation.
 
+mod boot_files;
 mod contract;
 mod error;
 pub mod fake;

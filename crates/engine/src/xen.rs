@@ -17,6 +17,7 @@ mod record;
 mod store;
 mod xl;
 
+use crate::boot_files;
 use crate::contract::{Engine, EngineFacts, HostMemory, Instance, Launch};
 use crate::error::EngineError;
 use async_trait::async_trait;
@@ -83,6 +84,10 @@ impl Engine for Xen {
 
     async fn freeze(&self, id: GuestId, guest: &Guest) -> Result<Passport, EngineError> {
         let facts = self.facts().await?;
+        let described = guest.clone();
+        let boot_files = tokio::task::spawn_blocking(move || boot_files::of_kernel(&described))
+            .await
+            .expect("reading files does not panic")?;
         Ok(Passport {
             guest: id,
             engine: EngineKind::Xen,
@@ -94,7 +99,7 @@ impl Engine for Xen {
             cpu_count: guest.cpus.count,
             cpu_count_max: guest.cpus.count_max,
             devices: devices(id, guest),
-            boot_files: Vec::new(),
+            boot_files,
         })
     }
 

@@ -16,10 +16,9 @@
 use super::facts::Facts;
 use super::firmware;
 use super::probe::Probe;
+use crate::boot_files::{describe, of_kernel};
 use crate::error::EngineError;
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::Path;
 use whimbrel_model::guest::{Boot, DiskDevice, Firmware, Guest, Mac};
 use whimbrel_model::id::GuestId;
 use whimbrel_model::passport::{BootFile, BootRole, Cpu, Device, DeviceKind, EngineKind, Passport};
@@ -32,8 +31,6 @@ const SLOT_DISK_LAST: u8 = 0x1e;
 
 /// The prefix that KVM and QEMU have used for two decades; locally administered.
 const MAC_PREFIX: [u8; 3] = [0x52, 0x54, 0x00];
-
-const READ_BYTES: usize = 1 << 20;
 
 pub(super) fn passport(
     id: GuestId,
@@ -188,33 +185,11 @@ fn parse_model(text: &str) -> Result<(&str, BTreeMap<String, bool>), EngineError
 /// Describes by content the files that the next reboot of the guest needs. Blocks.
 pub(super) fn boot_files(guest: &Guest) -> Result<Vec<BootFile>, EngineError> {
     match &guest.boot {
-        Boot::Kernel { kernel, ramdisk, .. } => {
-            let kernel = describe(BootRole::Kernel, kernel);
-            let ramdisk = ramdisk.as_ref().map(|path| describe(BootRole::Ramdisk, path));
-            std::iter::once(kernel).chain(ramdisk).collect()
-        }
         Boot::Firmware { firmware: Firmware::Uefi, .. } => {
             Ok(vec![describe(BootRole::Firmware, firmware::installed()?.code)?])
         }
-        Boot::Firmware { firmware: Firmware::Bios, .. } => Ok(Vec::new()),
+        Boot::Kernel { .. } | Boot::Firmware { firmware: Firmware::Bios, .. } => of_kernel(guest),
     }
-}
-
-fn describe(role: BootRole, path: impl AsRef<Path>) -> Result<BootFile, EngineError> {
-    let path = path.as_ref();
-    let failed = |source| EngineError::File { action: "read", path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(failed)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        let count = file.read(&mut buffer).map_err(failed)?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-    }
-    let blake3 = *hasher.finalize().as_bytes();
-    Ok(BootFile { role, path: path.to_owned(), bytes: hasher.count(), blake3 })
 }
 
 #[cfg(test)]
@@ -274,17 +249,5 @@ mod tests {
         for wrong in ["", "a b", "max,foo=1", "max,,", "max,-", "max;rm"] {
             assert!(parse_model(wrong).is_err(), "{wrong}");
         }
-    }
-
-    /// The digest is of the content, whatever its length.
-    #[test]
-    fn files_are_described_by_content() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let content = vec![7; READ_BYTES + 3];
-        std::fs::write(file.path(), &content).unwrap();
-        let found = describe(BootRole::Kernel, file.path()).unwrap();
-        assert_eq!(found.bytes, content.len() as u64);
-        assert_eq!(found.blake3, *blake3::hash(&content).as_bytes());
-        assert!(describe(BootRole::Kernel, "/nonexistent/kernel").is_err());
     }
 }
