@@ -56,10 +56,15 @@ pub(super) async fn run(guest: &str, arguments: &[&str]) -> Result<String, Engin
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let reason = lines.next_back().unwrap_or("it says nothing").to_owned();
+    let reason = reason(&String::from_utf8_lossy(&output.stderr)).to_owned();
     Err(EngineError::Refused { guest: guest.to_owned(), command: format!("xl {word}"), reason })
+}
+
+/// Picks the line that says why: the first error is the cause, and what follows is the undoing.
+fn reason(said: &str) -> &str {
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines().find(|line| line.contains("error:"));
+    first.or_else(|| lines().next_back()).unwrap_or("it says nothing")
 }
 
 /// Finds the domain that is a guest.
@@ -147,6 +152,20 @@ mod tests {
         assert_eq!(line("---s--", "2").ended, Some(Reason::Suspend));
         assert_eq!(line("---sc-", "3").ended, Some(Reason::Crash));
         assert_eq!(parse("Name   ID   Mem VCPUs State Time(s)"), None);
+    }
+
+    /// What a guest without enough memory for its kernel gets to hear.
+    #[test]
+    fn the_cause_comes_first() {
+        let said = "Parsing config from xl.cfg\nxc: error: panic: xc_dom_core.c:360: xc_dom_boot_\
+                    mem_init: failed to find free memory\nlibxl: error: libxl_dom.c:757: \
+                    xc_dom_mem_init failed\nlibxl: error: libxl_domain.c:1064: Destruction failed\n";
+        assert!(reason(said).starts_with("xc: error: panic"), "{}", reason(said));
+        assert_eq!(
+            reason("\nweb1 is an invalid domain identifier\n"),
+            "web1 is an invalid domain identifier"
+        );
+        assert_eq!(reason(""), "it says nothing");
     }
 
     #[test]
