@@ -162,13 +162,13 @@ pub(crate) async fn connect_peer(
 }
 
 /// Connects to exactly `peer`, for the protocol `alpn`.
-pub(crate) async fn connect(
+pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     identity: &Identity,
     peer: HostId,
     alpn: &[u8],
     server_name: String,
-    tcp: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HandshakeError> {
+    tcp: S,
+) -> Result<tokio_rustls::client::TlsStream<S>, HandshakeError> {
     let found = Arc::new(OnceLock::new());
     let verifier = PinnedServer { peer, found: found.clone(), provider: provider() };
     let mut config = ClientConfig::builder_with_provider(provider())
@@ -191,25 +191,25 @@ pub(crate) async fn connect(
 }
 
 /// Accepts exactly `peer`, for the protocol `alpn`.
-pub(crate) async fn accept_exactly(
+pub(crate) async fn accept_exactly<S: AsyncRead + AsyncWrite + Unpin>(
     identity: &Identity,
     peer: HostId,
     alpn: &[u8],
-    tcp: TcpStream,
-) -> Result<tokio_rustls::server::TlsStream<TcpStream>, HandshakeError> {
+    tcp: S,
+) -> Result<tokio_rustls::server::TlsStream<S>, HandshakeError> {
     let nowhere = IpAddr::from([0, 0, 0, 0]);
     let (tls, _, _) = accept(identity, Arc::new(Only(peer)), nowhere, alpn, tcp).await?;
     Ok(tls)
 }
 
 /// Accepts whom `pins` call paired, for the protocol `alpn`, and says who it is.
-pub(crate) async fn accept(
+pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     identity: &Identity,
     pins: Arc<dyn Pins>,
     from: IpAddr,
     alpn: &[u8],
-    tcp: TcpStream,
-) -> Result<(tokio_rustls::server::TlsStream<TcpStream>, HostId, HostName), HandshakeError> {
+    tcp: S,
+) -> Result<(tokio_rustls::server::TlsStream<S>, HostId, HostName), HandshakeError> {
     let verdict = Arc::new(OnceLock::new());
     let verifier = PinnedClients { pins, from, verdict: verdict.clone(), provider: provider() };
     let config = server_config(identity, Arc::new(verifier), alpn);

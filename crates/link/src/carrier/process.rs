@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_rustls::TlsStream;
@@ -50,9 +50,12 @@ const ENGINE_BUFFER: usize = 128 << 10;
 const ENGINE_MAX: Duration = Duration::from_secs(5);
 /// How long a channel waits for the one before it to be open.
 const TURN_MAX: Duration = Duration::from_secs(10);
+/// What is read from a connection at once: a few records.
+const LINK_BUFFER: usize = 128 << 10;
 const NOT_ASKED: &str = "the other side answered something else than was asked";
 
-pub(super) type Link = TlsStream<TcpStream>;
+/// Rustls alone reads 4 KiB at a time, and a record is four times as long.
+pub(super) type Link = TlsStream<BufReader<TcpStream>>;
 
 /// A connection that is open, and what was read from it behind the greeting.
 pub(super) type Connection = (Link, BytesMut);
@@ -339,6 +342,7 @@ impl Carrier {
         let candidates: Vec<SocketAddr> = best.iter().chain(addresses).copied().collect();
         let (tcp, address) = connect(&candidates).await?;
         self.lock().best = Some(address);
+        let tcp = BufReader::with_capacity(LINK_BUFFER, tcp);
         let name = tls::carry_name(self.config.handoff);
         let link = tls::connect(&self.identity, self.config.peer, ALPN_CARRY, name, tcp).await;
         let mut link = Link::Client(link.map_err(|e| chain(&e))?);
@@ -385,6 +389,7 @@ impl Carrier {
         tcp.set_nonblocking(true).map_err(|e| chain(&e))?;
         let tcp = TcpStream::from_std(tcp).map_err(|e| chain(&e))?;
         tune(&tcp);
+        let tcp = BufReader::with_capacity(LINK_BUFFER, tcp);
         let link = tls::accept_exactly(&self.identity, self.config.peer, ALPN_CARRY, tcp).await;
         let mut link = Link::Server(link.map_err(|e| chain(&e))?);
         let (frame, rest) = greeting(&mut link).await?;
