@@ -35,6 +35,11 @@ const TELL_EVERY: Duration = Duration::from_millis(190);
 const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(1);
 /// How long an engine may take to say how it goes before the carrier is asked alone.
 pub(super) const ENGINE_ANSWER_MAX: Duration = Duration::from_secs(1);
+/// A look may cost this part of the time until the next: where processors are slow, asking how it
+/// goes must not be what they are busy with.
+const LOOKS_PART: u32 = 10;
+/// However long a look took, the next is not later.
+const LOOK_LATE_MAX: Duration = Duration::from_secs(2);
 /// A link over which nothing came for longer may be lost.
 const LINK_QUIET_MAX: Duration = Duration::from_secs(1);
 /// How long a finished target may take to say so.
@@ -127,6 +132,7 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper) {
     let mut events = watched.instance.events();
     let mut told_at = None::<Instant>;
     loop {
+        let looking = Instant::now();
         let Some(carried) = watched.carried().await else { return };
         let migration = watched.migration().await;
         if is_stalled(migration.as_ref(), &carried) {
@@ -166,7 +172,7 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper) {
             }
             None => {}
         }
-        let every = keeper.look_every();
+        let every = thinned(keeper.look_every(), looking.elapsed());
         tokio::select! {
             () = next_look(&mut events, every) => {}
             () = keeper.until_word() => {}
@@ -177,6 +183,12 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper) {
     tokio::time::sleep(READY_MAX).await;
     let text = format!("the target did not confirm within {} s", READY_MAX.as_secs());
     watched.fail(STALLED, text, "look at the log of the target, then try again").await;
+}
+
+/// How long to wait for the next look after one that took so long. Where every moment counts, none
+/// is left out.
+fn thinned(every: Duration, took: Duration) -> Duration {
+    if every < TELL_EVERY { every } else { every.max((took * LOOKS_PART).min(LOOK_LATE_MAX)) }
 }
 
 /// Waits for the engine to speak, but not for long.
@@ -225,6 +237,7 @@ async fn not_as_offered(watched: &Watched, what: String) {
 pub(super) async fn target(watched: Watched) {
     let mut events = watched.instance.events();
     loop {
+        let looking = Instant::now();
         let Some(carried) = watched.carried().await else { return };
         match watched.migration().await {
             Some(Migration::Completed(_)) => break,
@@ -246,7 +259,7 @@ pub(super) async fn target(watched: Watched) {
             }
             None => {}
         }
-        next_look(&mut events, TELL_EVERY).await;
+        next_look(&mut events, thinned(TELL_EVERY, looking.elapsed())).await;
     }
     let deadline = Instant::now() + STALL_MAX;
     while Instant::now() < deadline {

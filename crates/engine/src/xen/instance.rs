@@ -7,7 +7,7 @@
 //! guest moves, xl calls it `NAME--incoming` and `NAME--migratedaway`.
 
 use super::header::Offered;
-use super::pipe::{self, BACK, CANCEL, GO, GONE, STATUS};
+use super::pipe::{self, BACK, CANCEL, GO, GONE, STATUS, WAIT};
 use super::record::{Moving, Record};
 use super::store::Store;
 use super::xl::{self, Domain, Reason};
@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -47,6 +48,8 @@ pub(super) struct XenInstance {
     record: Mutex<Record>,
     /// The task beside us holds the sender, so that the channel closes with it.
     events: broadcast::WeakSender<EngineEvent>,
+    /// Somebody waits for the word that the guest has arrived.
+    is_awaited: Arc<AtomicBool>,
 }
 
 /// How the process that moves the guest answers.
@@ -128,6 +131,7 @@ impl XenInstance {
             memory: Mutex::new(memory),
             record: Mutex::new(record),
             events: events.downgrade(),
+            is_awaited: Arc::default(),
         });
         console::serve(Arc::downgrade(&instance), &directory.join(console::SOCKET))?;
         tokio::spawn(listen(Arc::downgrade(&instance), ends, events));
@@ -172,24 +176,24 @@ impl XenInstance {
 
     /// Says a word to the process that moves the guest.
     async fn tell(&self, word: &str) -> Answer {
-        let asked = async {
-            let mut stream = UnixStream::connect(self.directory.join(pipe::CONTROL)).await?;
-            stream.write_all(format!("{word}\n").as_bytes()).await?;
-            let mut text = String::new();
-            stream.take(ANSWER_BYTES_MAX).read_to_string(&mut text).await?;
-            Ok::<_, std::io::Error>(text)
-        };
-        let Ok(text) = asked.await else { return Answer::Silent };
-        let (kind, rest) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), ""));
-        let bytes = || rest.parse().unwrap_or(0);
-        match kind {
-            "travelling" => Answer::Travelling(bytes()),
-            "arrived" => Answer::Arrived(bytes()),
-            "settled" => Answer::Settled(bytes()),
-            "failed" => Answer::Failed(rest.to_owned()),
-            "foreign" => Answer::Foreign(rest.to_owned()),
-            _ => Answer::Silent,
+        tell(&self.directory, word).await
+    }
+
+    /// Has it told to whoever listens when what travels has arrived, or will not: a daemon that
+    /// looks more often than that takes the processor from what it looks at.
+    fn await_arrival(&self) {
+        if self.is_awaited.swap(true, Ordering::Relaxed) {
+            return;
         }
+        let (directory, events) = (self.directory.clone(), self.events.clone());
+        let is_awaited = Arc::clone(&self.is_awaited);
+        tokio::spawn(async move {
+            tell(&directory, WAIT).await;
+            is_awaited.store(false, Ordering::Relaxed);
+            if let Some(events) = events.upgrade() {
+                let _ = events.send(EngineEvent::Migration);
+            }
+        });
     }
 
     fn moving(&self) -> Option<Moving> {
@@ -258,6 +262,28 @@ impl XenInstance {
             }
         }
         Ok(())
+    }
+}
+
+/// Says a word to the process that moves the guest of a directory.
+async fn tell(directory: &Path, word: &str) -> Answer {
+    let asked = async {
+        let mut stream = UnixStream::connect(directory.join(pipe::CONTROL)).await?;
+        stream.write_all(format!("{word}\n").as_bytes()).await?;
+        let mut text = String::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_string(&mut text).await?;
+        Ok::<_, std::io::Error>(text)
+    };
+    let Ok(text) = asked.await else { return Answer::Silent };
+    let (kind, rest) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), ""));
+    let bytes = || rest.parse().unwrap_or(0);
+    match kind {
+        "travelling" => Answer::Travelling(bytes()),
+        "arrived" => Answer::Arrived(bytes()),
+        "settled" => Answer::Settled(bytes()),
+        "failed" => Answer::Failed(rest.to_owned()),
+        "foreign" => Answer::Foreign(rest.to_owned()),
+        _ => Answer::Silent,
     }
 }
 
@@ -513,7 +539,10 @@ impl Instance for XenInstance {
         // Asked first: what ends between the two questions has answered the second.
         let is_alive = held(moving.process).is_some();
         Ok(match self.tell(STATUS).await {
-            Answer::Travelling(bytes) => Migration::Active(self.progress(bytes)),
+            Answer::Travelling(bytes) => {
+                self.await_arrival();
+                Migration::Active(self.progress(bytes))
+            }
             Answer::Arrived(bytes) | Answer::Settled(bytes) => {
                 Migration::Completed(self.progress(bytes))
             }

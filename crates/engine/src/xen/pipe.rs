@@ -35,6 +35,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 mod save;
 
@@ -49,12 +50,16 @@ const RECEIVED: &[u8] = b"domain received, ready to unpause\0";
 const PERMISSION: &[u8] = b"domain is yours, you are cleared to unpause\0";
 const REPORT: &[u8] = b"my copy unpause results are as follows\0";
 const WORD_BYTES_MAX: usize = 64;
+/// How long a word of the daemon may take to come.
+const WORD_MAX: Duration = Duration::from_secs(5);
 const CHUNK_BYTES: usize = 128 << 10;
 /// What may wait between xl and this process: each time one of them sleeps costs.
 const PIPE_BYTES: usize = 1 << 20;
 
 /// How far it has come.
 pub(super) const STATUS: &str = "status";
+/// The same, once the guest has arrived, or it is known that it will not.
+pub(super) const WAIT: &str = "wait";
 /// Give up, if the guest has not arrived yet.
 pub(super) const CANCEL: &str = "cancel";
 /// The guest is owned here: let it run.
@@ -152,6 +157,11 @@ impl Shared {
         waited.unwrap_or_else(PoisonError::into_inner).phase.clone()
     }
 
+    fn status_after_travelling(&self) -> String {
+        self.wait_while(|phase| *phase == Phase::Travelling);
+        self.status()
+    }
+
     fn status(&self) -> String {
         let state = self.state();
         match &state.phase {
@@ -196,18 +206,29 @@ where
     let act = Arc::new(act);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
+            let Ok(word) = hear(&stream) else { continue };
             let act = Arc::clone(&act);
-            std::thread::spawn(move || {
-                let Ok(reading) = stream.try_clone() else { return };
-                let mut line = String::new();
-                let limit = u64::try_from(WORD_BYTES_MAX).expect("it is small");
-                let read = BufReader::new(reading.take(limit)).read_line(&mut line);
-                if read.is_ok_and(|length| length > 0) {
-                    let _ = (&stream).write_all(format!("{}\n", act(line.trim_end())).as_bytes());
-                }
-            });
+            let is_late = matches!(word.as_str(), GO | WAIT);
+            let answer = move || {
+                let _ = (&stream).write_all(format!("{}\n", act(&word)).as_bytes());
+            };
+            // Of these the answer comes late. The others are asked often.
+            if is_late {
+                std::thread::spawn(answer);
+            } else {
+                answer();
+            }
         }
     });
+}
+
+/// Reads the daemon's word. It is written at once: nobody else waits for long.
+fn hear(stream: &UnixStream) -> io::Result<String> {
+    stream.set_read_timeout(Some(WORD_MAX))?;
+    let limit = u64::try_from(WORD_BYTES_MAX).expect("it is small");
+    let mut line = String::new();
+    BufReader::new(stream.take(limit)).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
 }
 
 /// Reads exactly these bytes, which are a word of xl's.
@@ -251,6 +272,7 @@ fn answer_source(control: UnixListener, shared: &Arc<Shared>) {
             let settled = Phase::Settled { is_well: word == GONE };
             answering.step(settled, |phase| *phase == Phase::Arrived)
         }
+        WAIT => answering.status_after_travelling(),
         _ => answering.status(),
     });
 }
@@ -313,6 +335,7 @@ fn receive(directory: &Path, control: UnixListener) -> io::Result<()> {
             answering.wait_while(|phase| *phase == Phase::Starting);
             answering.status()
         }
+        WAIT => answering.status_after_travelling(),
         _ => answering.status(),
     });
     // The daemon waits for this line.
