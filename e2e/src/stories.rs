@@ -173,13 +173,7 @@ pub const STORIES: &[Story] = stories! {
     recover { a_dead_host, a_false_word, a_fence }
     systemd { restarts_spare_guests, the_host_goes_down }
     walkthrough { the_chapter_as_printed }
-    xen {
-        live_there_and_back,
-        from_create_to_rm,
-        refused_in_time,
-        pv_by_stop_and_copy,
-        cut_and_killed,
-    }
+    xen { from_create_to_rm }
     crash {
         the_target_engine_is_killed,
         the_target_daemon_is_killed,

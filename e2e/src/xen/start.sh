@@ -16,7 +16,7 @@ ip link set lo up
 for m in xen-evtchn xen-gntdev xen-gntalloc xen-blkback xen-netback bridge; do modprobe $m; done
 lan=; net=
 for i in /sys/class/net/*; do case $(cat $i/address) in 52:54:00:00:00:*) lan=${i##*/};; 52:54:00:00:01:*) net=${i##*/};; esac; done
-ip link add xenbr0 type bridge; ip link set $lan up; ip link set $lan mtu 9000; ip link set $lan master xenbr0; ip addr add $ADDR/24 dev xenbr0; ip link set xenbr0 up
+ip link add xenbr0 type bridge; ip link set $lan up; ip link set $lan mtu 61000; ip link set $lan master xenbr0; ip link set xenbr0 mtu 61000; ip addr add $ADDR/24 dev xenbr0; ip link set xenbr0 up
 ip addr add 10.8.${ADDR##*.}.15/24 dev $net; ip link set $net up
 printf '127.0.0.1 localhost\n10.77.0.1 xen1\n10.77.0.2 xen2\n' > /etc/hosts
 /usr/lib/systemd/systemd-udevd --daemon
