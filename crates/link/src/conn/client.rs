@@ -74,14 +74,16 @@ impl Dialer {
                 self.try_address(peer, address).await
             })
             .collect();
-        let mut first_error = None;
+        let mut told = None;
         while let Some(outcome) = attempts.next().await {
-            match outcome {
-                Ok(stream) => return Ok(stream),
-                Err(error) => _ = first_error.get_or_insert(error),
+            match (outcome, &told) {
+                (Ok(stream), _) => return Ok(stream),
+                // Whoever answers, even to refuse, says more than an address that leads nowhere.
+                (Err(error), None | Some(ConnectError::Unreachable { .. })) => told = Some(error),
+                (Err(_), Some(_)) => {}
             }
         }
-        Err(first_error.expect("there was an address"))
+        Err(told.expect("there was an address"))
     }
 
     async fn try_address(

@@ -345,6 +345,16 @@ async fn another_address_is_tried() {
     assert!(outcome.is_ok());
 }
 
+/// Of a host that refuses at one address, and has another that leads nowhere, the refusal is told.
+#[tokio::test]
+async fn a_refusal_says_more_than_no_route() {
+    let mut hosts = Hosts::new().await;
+    let nowhere: SocketAddr = "255.255.255.255:8002".parse().unwrap();
+    let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    hosts.beta.addresses = vec![nowhere, closed];
+    assert_eq!(hosts.connect().await.unwrap_err().code(), "peer/closed");
+}
+
 /// A frame reader loses nothing when it is dropped in the middle of a frame.
 #[tokio::test]
 async fn half_a_frame_is_kept() {
