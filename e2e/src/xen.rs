@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// How long a host may take to boot, emulated on a busy machine.
 const BOOT_PATIENCE: Duration = Duration::from_secs(120);
 /// Longest a command in a host may take.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(240);
+const COMMAND_PATIENCE: Duration = Duration::from_secs(400);
 const SHARED_BYTES: u64 = 64 << 20;
 
 /// Both hosts; they end with this.

@@ -105,18 +105,13 @@ fn is_only_on(here: &XenHost, other: &XenHost) -> Result<()> {
     Ok(())
 }
 
-/// Begins to move the guest to the second host, and returns when its memory is so far.
-fn begin(how_far: &str) -> String {
-    format!(
-        "rm -f /tmp/migrate; cd /var/lib/whimbrel/guests/*/run; rm -f pipe.sock
-         setsid {MIGRATE} >/tmp/migrate 2>&1 </dev/null &
-         for i in $(seq 2000); do
-             echo status | socat -t 5 - UNIX:pipe.sock 2>/dev/null | grep -q '^{how_far}' && exit 0
-             grep -q '^code' /tmp/migrate && break
-             sleep 0.1
-         done; cat /tmp/migrate; exit 1"
-    )
-}
+/// Begins to move the guest to the second host, and returns when its memory travels.
+const BEGIN: &str = "cd /var/lib/whimbrel/guests/*/run; rm -f pipe.sock
+    setsid whimbrel migrate web1 xen2 --no-probe >/tmp/migrate 2>&1 </dev/null &
+    while kill -0 $! && sleep 0.1; do [ -S pipe.sock ] && exit 0; done; cat /tmp/migrate; exit 1";
+/// Returns when all of the guest is there. The process beside xl says so by itself.
+const ARRIVED: &str = "cd /var/lib/whimbrel/guests/*/run
+    echo wait | timeout 230 socat -t 230 - UNIX:pipe.sock | grep '^arrived'";
 
 /// Runs a command that is to be refused, with this code.
 fn refused(host: &XenHost, command: &str, code: &str) -> Result<String> {
@@ -236,7 +231,7 @@ fn cut_while_memory_travels(lab: &XenLab) -> Result<()> {
     let nothing_there =
         "for i in $(seq 100); do xl list | grep -q web1 || exit 0; sleep 0.5; done; exit 1";
 
-    one.run(&begin("travelling"))?;
+    one.run(BEGIN)?;
     two.run(CUT)?;
     one.run(
         "for i in $(seq 100); do grep -q '^code' /tmp/migrate && exit 0; sleep 0.5; done
@@ -246,7 +241,7 @@ fn cut_while_memory_travels(lab: &XenLab) -> Result<()> {
     ensure!(boot(one)? == before, "it was booted anew");
     two.run(nothing_there)?;
 
-    one.run(&begin("travelling"))?;
+    one.run(BEGIN)?;
     one.run("kill -9 $(cat /run/daemon.pid)")?;
     start_daemon(one)?;
     ensure!(boot(one)? == before, "it was booted anew");
@@ -272,7 +267,8 @@ fn live_there_and_back(lab: &XenLab) -> Result<()> {
 fn daemons_killed_at_the_handing_over(lab: &XenLab) -> Result<()> {
     let [one, two] = &lab.hosts;
     let before = boot(one)?;
-    one.run(&begin("arrived"))?;
+    one.run(BEGIN)?;
+    one.run(ARRIVED)?;
     for host in [one, two] {
         host.run("kill -9 $(cat /run/daemon.pid)")?;
     }
