@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// Longest a story may take; its lab is removed and it has failed.
 const STORY_PATIENCE: Duration = Duration::from_secs(180);
 /// The same for stories whose whole hosts are emulated.
-const XEN_STORY_PATIENCE: Duration = Duration::from_secs(600);
+const XEN_STORY_PATIENCE: Duration = Duration::from_secs(1800);
 /// How long a story may take to clean up after it was ended.
 const CLEANUP_PATIENCE: Duration = Duration::from_secs(15);
 /// Lines of a failed story that are shown; the rest is in its log.
