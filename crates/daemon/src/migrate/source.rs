@@ -38,6 +38,8 @@ whimbrel_model::codes! {
 
 /// How long an engine may take to answer a cancellation before its sockets are closed.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
+/// The same where post-copy may have begun: QEMU 7.2 comes back from that only while they are open.
+const POSTCOPY_CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the source's engine may be behind the target's in having finished.
 const CONFIRM_MAX: Duration = Duration::from_secs(5);
 const RESUME_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -259,7 +261,8 @@ impl GuestTask {
         let instance = held.instance.clone();
         let carrier = self.journey.as_ref().and_then(|journey| journey.carrier.clone());
         let is_postcopy = self.journey.as_ref().is_some_and(|journey| journey.is_postcopy);
-        let ended = cancel_with_patience(&*instance, carrier.as_ref()).await;
+        let patience = if is_postcopy { POSTCOPY_CANCEL_PATIENCE } else { CANCEL_PATIENCE };
+        let ended = cancel_with_patience(&*instance, carrier.as_ref(), patience).await;
         if let Err(problem) = &ended {
             self.story_warn(format!("the engine did not take back the migration: {problem}"));
         }
@@ -518,10 +521,11 @@ pub(super) async fn spawn_carrier(
 async fn cancel_with_patience(
     instance: &dyn whimbrel_engine::Instance,
     carrier: Option<&carrier::Control>,
+    patience: Duration,
 ) -> Result<Migration, Problem> {
     let cancelling = instance.cancel();
     tokio::pin!(cancelling);
-    if let Ok(ended) = tokio::time::timeout(CANCEL_PATIENCE, &mut cancelling).await {
+    if let Ok(ended) = tokio::time::timeout(patience, &mut cancelling).await {
         return ended.map_err(|error| Problem::of(&error));
     }
     if let Some(carrier) = carrier {

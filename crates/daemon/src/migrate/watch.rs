@@ -39,7 +39,7 @@ pub(super) const ENGINE_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// goes must not be what they are busy with.
 const LOOKS_PART: u32 = 10;
 /// However long a look took, the next is not later.
-const LOOK_LATE_MAX: Duration = Duration::from_secs(1);
+const LOOK_LATE_MAX: Duration = Duration::from_millis(500);
 /// A link over which nothing came for longer may be lost.
 const LINK_QUIET_MAX: Duration = Duration::from_secs(1);
 /// How long a finished target may take to say so.

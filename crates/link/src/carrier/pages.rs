@@ -177,9 +177,9 @@ impl Stream {
             connection = match over {
                 Over::Replaced(connection) => *connection,
                 Over::Finished => match &mut links.way {
-                    // Until this process is told to end.
                     LinkWay::Dial { .. } if self.hides_ends && self.sender.is_stopped() => {
-                        return std::future::pending().await;
+                        self.drain().await;
+                        return Ok(());
                     }
                     LinkWay::Dial { .. } => return Ok(()),
                     LinkWay::Wait(coming) => match resuming(coming).await {
@@ -193,6 +193,14 @@ impl Stream {
                 }
             };
             self.begin_again();
+        }
+    }
+
+    /// Takes what the engine writes to nobody, until it closes: one that cannot write does not
+    /// answer when it is told to give up.
+    async fn drain(&mut self) {
+        while read_engine(&self.engine.0, &mut self.buffer, READ_BYTES).await > 0 {
+            self.buffer.clear();
         }
     }
 

@@ -307,7 +307,7 @@ async fn the_engine_that_may_have_to_come_back_sees_no_end() {
     assert_eq!(status.channels[0].outgoing.end, Some(End::Stopped));
     let nothing = source.try_read(&mut [0; 1]).unwrap_err();
     assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
-    source.write_all(b"another").await.unwrap();
+    in_time(source.write_all(&some_bytes(4 << 20))).await.unwrap();
 }
 
 /// Batches are dealt to several connections, and arrive in order; more than there may be are not
