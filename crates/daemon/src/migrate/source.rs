@@ -273,11 +273,23 @@ impl GuestTask {
             let is_still = matches!(now, Ok(RunState::Paused | RunState::Suspended));
             if is_still && let Err(error) = resume_again(&*instance, is_postcopy).await {
                 self.story_problem(&Problem::of(&error));
+                if is_postcopy {
+                    self.end_stuck(&*instance).await;
+                }
             }
             // Switches may have seen the target's tap meanwhile; wrong ports heal at once.
             let _ = instance.announce().await;
         }
         self.refresh_run().await;
+    }
+
+    /// QEMU 7.2 does not always come back from a post-copy that did not begin, and what it holds
+    /// will never run again. Its end is heard of as a crash.
+    async fn end_stuck(&self, instance: &dyn whimbrel_engine::Instance) {
+        self.story_warn("its engine does not come back from post-copy, and is ended".to_owned());
+        if let Err(error) = instance.destroy().await {
+            self.story_problem(&Problem::of(&error));
+        }
     }
 
     pub(crate) async fn order_cancel(&mut self) -> Result<(), Problem> {
