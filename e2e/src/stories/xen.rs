@@ -211,14 +211,12 @@ fn refused_in_time(lab: &XenLab) -> Result<()> {
     ensure!(said.contains("`whimbrel relocation enable`"), "no way out: {said}");
     two.run("whimbrel relocation enable")?;
 
-    // Somebody has changed the domain behind our back: its disk is another than was offered.
-    one.run(
-        "sed 's|/dev/vdb|/dev/vda|' /var/lib/whimbrel/guests/*/run/xl.cfg > /tmp/other.cfg
-         xl config-update web1 /tmp/other.cfg",
-    )?;
+    // Somebody has given the domain another disk behind our back. `xl config-update` would not do:
+    // what travels is what the domain has.
+    one.run("xl block-attach web1 format=raw,vdev=xvdb,access=ro,target=/dev/vdc")?;
     let said = refused(one, MIGRATE, "relocation/not-as-offered")?;
-    ensure!(said.contains("`/dev/vda`"), "it does not say what: {said}");
-    one.run("xl config-update web1 /var/lib/whimbrel/guests/*/run/xl.cfg")?;
+    ensure!(said.contains("`/dev/vdc`"), "it does not say what: {said}");
+    one.run("xl block-detach web1 xvdb")?;
     is_only_on(one, two)?;
     ensure!(boot(one)? == before, "it was booted anew");
     Ok(())

@@ -51,6 +51,8 @@ pub(super) struct Watched {
     pub(super) handoff: HandoffId,
     pub(super) instance: Arc<dyn Instance>,
     pub(super) carrier: Control,
+    /// The engine here is not told that the other one is gone; see the carrier of a post-copy.
+    pub(super) is_end_hidden: bool,
 }
 
 /// How the engine and the carrier stand, as the task is told.
@@ -143,9 +145,11 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper) {
                 let text = format!("the engine gave the migration up: {reason}");
                 return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
             }
-            // Before a post-copy the engine here is not told, and would wait.
+            // It would wait for ever. Others say themselves why they gave up.
             Some(migration)
-                if is_refused(&carried) && !matches!(migration, Migration::Completed(_)) =>
+                if watched.is_end_hidden
+                    && is_refused(&carried)
+                    && !matches!(migration, Migration::Completed(_)) =>
             {
                 let text = "the engine on the target takes no more of it".to_owned();
                 return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
