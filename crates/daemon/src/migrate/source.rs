@@ -203,9 +203,9 @@ impl GuestTask {
         sent.map_err(|error| Problem::of(&error))?;
         self.mark(Phase::Memory);
         let guest = self.handle.clone();
-        let is_end_hidden = self.journey.as_ref().is_some_and(|journey| journey.is_postcopy);
-        let watched = Watched { guest, handoff, instance, carrier, is_end_hidden };
-        let watching = watch::source(watched, keeper);
+        let is_postcopy = self.journey.as_ref().is_some_and(|journey| journey.is_postcopy);
+        let watched = Watched { guest, handoff, instance, carrier };
+        let watching = watch::source(watched, keeper, is_postcopy);
         let helper = tokio::spawn(watching).abort_handle();
         if let Some(journey) = &mut self.journey {
             journey.add_helper(helper);

@@ -121,7 +121,6 @@ impl GuestTask {
             handoff: journey.handoff,
             instance: held.instance.clone(),
             carrier: carrier.clone(),
-            is_end_hidden: false,
         };
         journey.carrier = Some(carrier);
         journey.add_helper(tokio::spawn(watch::target(watched)).abort_handle());

@@ -51,8 +51,6 @@ pub(super) struct Watched {
     pub(super) handoff: HandoffId,
     pub(super) instance: Arc<dyn Instance>,
     pub(super) carrier: Control,
-    /// The engine here is not told that the other one is gone; see the carrier of a post-copy.
-    pub(super) is_end_hidden: bool,
 }
 
 /// How the engine and the carrier stand, as the task is told.
@@ -130,7 +128,10 @@ impl Watched {
 }
 
 /// Watches the source until its engine has finished, and then for the word of the target.
-pub(super) async fn source(watched: Watched, mut keeper: Keeper) {
+///
+/// The carrying process of a post-copy hides from the engine here that the other one is gone: it
+/// would wait for ever. Of all others the engine, or the target, says why it gave up.
+pub(super) async fn source(watched: Watched, mut keeper: Keeper, is_postcopy: bool) {
     let mut events = watched.instance.events();
     let mut told_at = None::<Instant>;
     loop {
@@ -145,9 +146,8 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper) {
                 let text = format!("the engine gave the migration up: {reason}");
                 return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
             }
-            // It would wait for ever. Others say themselves why they gave up.
             Some(migration)
-                if watched.is_end_hidden
+                if is_postcopy
                     && is_refused(&carried)
                     && !matches!(migration, Migration::Completed(_)) =>
             {
