@@ -411,6 +411,9 @@ pub(super) fn the_kernel_must_allow_it(setting: &Setting) -> Result<()> {
     until("it runs where it was", LONG, runs).with_context(|| told(alpha))?;
     lives_only_on(alpha, beta, "web1", "running")?;
     until("it answers", LONG, || Ok(witness.is_well().is_ok()))?;
+    let log = alpha.whimbrel(&["log", "web1"])?.ok()?;
+    ensure!(log.contains("the guest does not come here: the engine"), "it went well: {log}");
+    ensure!(log.matches("starts it again").count() <= 1, "more than one crash: {log}");
 
     let words = alpha.whimbrel(&MIGRATE)?.refused(1, "plan/postcopy")?;
     ensure!(words.contains("userfaultfd"), "{words}");
