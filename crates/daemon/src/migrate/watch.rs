@@ -44,6 +44,8 @@ const LOOK_LATE_MAX: Duration = Duration::from_millis(500);
 const LINK_QUIET_MAX: Duration = Duration::from_secs(1);
 /// How long a finished target may take to say so.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// How long the reason of a target that gave up may be on its way.
+const REASON_MAX: Duration = Duration::from_secs(5);
 
 /// What a watcher looks at.
 pub(super) struct Watched {
@@ -142,10 +144,7 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper, is_postcopy: bo
             return stalled(&watched, &carried).await;
         }
         match migration {
-            Some(Migration::Failed { reason }) => {
-                let text = format!("the engine gave the migration up: {reason}");
-                return watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
-            }
+            Some(Migration::Failed { reason }) => return gave_up(&watched, reason).await,
             Some(migration)
                 if is_postcopy
                     && is_refused(&carried)
@@ -187,6 +186,17 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper, is_postcopy: bo
     tokio::time::sleep(READY_MAX).await;
     let text = format!("the target did not confirm within {} s", READY_MAX.as_secs());
     watched.fail(STALLED, text, "look at the log of the target, then try again").await;
+}
+
+/// The engine here has failed. Where that came of the other end's closing, the target knows why, and
+/// its word ends this helper.
+async fn gave_up(watched: &Watched, reason: String) {
+    let Some(carried) = watched.carried().await else { return };
+    if is_refused(&carried) {
+        tokio::time::sleep(REASON_MAX).await;
+    }
+    let text = format!("the engine gave the migration up: {reason}");
+    watched.fail(ENGINE_FAILED, text, "the guest runs on; try again").await;
 }
 
 /// How long to wait for the next look after one that took so long. Where every moment counts, none

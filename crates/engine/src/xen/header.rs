@@ -45,8 +45,8 @@ pub(super) enum HeaderError {
     NotJson(#[from] serde_json::Error),
     #[error("`{key}` is {found}, and {expected} was offered")]
     Differs { key: String, found: String, expected: String },
-    #[error("it has `{key}`, which was not offered")]
-    NotOffered { key: String },
+    #[error("it has `{key}` ({found}), which was not offered")]
+    NotOffered { key: String, found: String },
 }
 
 /// Reads the header from `from` and returns its bytes, if it is of the guest that was offered.
@@ -97,7 +97,11 @@ impl fmt::Display for Json {
             Json::Number(number) => write!(f, "{number}"),
             Json::Text(text) => write!(f, "`{}`", text.escape_debug()),
             Json::List(items) => write!(f, "a list of {}", items.len()),
-            Json::Map(_) => write!(f, "a group of settings"),
+            // A disk is called by its path, a network card by its address.
+            Json::Map(map) => match map.get("pdev_path").or(map.get("mac")) {
+                Some(name @ Json::Text(_)) => write!(f, "{name}"),
+                _ => write!(f, "a group of settings"),
+            },
         }
     }
 }

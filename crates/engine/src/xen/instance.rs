@@ -516,6 +516,8 @@ impl Instance for XenInstance {
             return Err(EngineError::Unsupported { what });
         }
         let _ = std::fs::remove_file(self.directory.join(pipe::CONTROL));
+        // What an earlier attempt ended with is no reason of this one.
+        let _ = std::fs::remove_file(self.directory.join(LOG));
         let program = own_program();
         let mut command = std::process::Command::new("setsid");
         if options.is_stop_and_copy {
@@ -585,6 +587,6 @@ impl XenInstance {
 }
 
 fn last_words(directory: &Path) -> String {
-    let text = std::fs::read_to_string(directory.join(LOG)).unwrap_or_default();
-    text.lines().next_back().unwrap_or("xl ended without a word").to_owned()
+    let said = std::fs::read_to_string(directory.join(LOG)).unwrap_or_default();
+    xl::reason(&said).to_owned()
 }

@@ -61,7 +61,7 @@ pub(super) async fn run(guest: &str, arguments: &[&str]) -> Result<String, Engin
 }
 
 /// Picks the line that says why: the first error is the cause, and what follows is the undoing.
-fn reason(said: &str) -> &str {
+pub(super) fn reason(said: &str) -> &str {
     let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines().find(|line| line.contains("error:"));
     first.or_else(|| lines().next_back()).unwrap_or("it says nothing")

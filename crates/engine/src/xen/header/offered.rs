@@ -150,7 +150,10 @@ fn compare(place: &str, sent: &Json, offered: Option<&Json>) -> Result<(), Heade
         (_, Some(offered)) => differs(offered),
         (sent, None) => match is_harmless(place, sent) {
             true => Ok(()),
-            false => Err(HeaderError::NotOffered { key: place.to_owned() }),
+            false => {
+                let (key, found) = (place.to_owned(), sent.to_string());
+                Err(HeaderError::NotOffered { key, found })
+            }
         },
     }
 }
