@@ -24,7 +24,7 @@ pub(crate) fn ms(milliseconds: u64) -> String {
 /// Returns `9 s to 14 s`, or just `9 s` where both ends read the same.
 pub(crate) fn range(range: Range, format: impl Fn(u64) -> String) -> String {
     let (min, max) = (format(range.min), format(range.max));
-    match (min.rsplit_once(' '), max.rsplit_once(' ')) {
+    match (min.split_once(' '), max.split_once(' ')) {
         _ if min == max => min,
         (Some((number, unit)), Some((_, unit_max))) if unit == unit_max => {
             format!("{}-{max}", number.trim_end_matches(".0"))
@@ -78,6 +78,8 @@ mod tests {
         check(60, 110, "60-110 ms");
         check(9_000, 14_000, "9-14 s");
         check(900, 1_400, "900 ms to 1.4 s");
+        check(2_000, 105_000, "2.0 s to 1 m 45 s");
+        check(61_000, 105_000, "1 m 1 s to 1 m 45 s");
         check(84, 84, "84 ms");
     }
 
