@@ -13,6 +13,7 @@ fn main() -> Result<()> {
     write("docs/reference/commands.md", whimbrel_cli::reference().as_bytes())?;
     write("docs/reference/configuration.md", whimbrel_model::config::reference().as_bytes())?;
     write("docs/reference/guest-file.md", whimbrel_model::guest::file::reference().as_bytes())?;
+    write("docs/reference/old-files.md", old_files().as_bytes())?;
     write("crates/api/openapi.json", whimbrel_api::openapi::document().as_bytes())?;
     for (name, page) in whimbrel_cli::man_pages() {
         write(&format!("share/man/man1/{name}"), &page)?;
@@ -21,6 +22,13 @@ fn main() -> Result<()> {
         write(&format!("share/completions/{name}"), &script)?;
     }
     Ok(())
+}
+
+/// What becomes of the files of `xend`, `xm` and `xl`.
+fn old_files() -> String {
+    let hosts = whimbrel_model::config::sxp::reference();
+    let guests = whimbrel_model::guest::xm::reference();
+    format!("# Old files\n\nGenerated from the code that reads them.\n\n{hosts}\n{guests}")
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<()> {

@@ -38,7 +38,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("xend-port", "the API is on a unix socket only"),
     ("xend-address", "the API is on a unix socket only"),
     ("xend-domains", "guests are kept in the state directory"),
-    ("enable-dom0-ballooning", "memory of the host is never taken, only kept: `host_min_memory`"),
+    (
+        "enable-dom0-ballooning",
+        "`autoballoon` in xl.conf says whether, and the plan counts with it",
+    ),
     ("dom0-cpus", "guests are not pinned to processors"),
     ("network-script", "bridges are made by the distribution, and named by each guest"),
     ("vif-script", "cards are plugged into bridges"),
@@ -54,6 +57,31 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("qemu-dm", "the engine is set in `[engine]`"),
     ("pci", "devices of the host cannot be given to guests that may move"),
 ];
+
+/// Settings that are carried over, and into what.
+const CARRIED: &[(&str, &str)] = &[
+    ("xend-relocation-server", "`enabled` in `[relocation]`"),
+    ("xend-relocation-address", "`address` in `[relocation]`; an empty one is the default"),
+    ("xend-relocation-port", "`port` in `[relocation]`"),
+    (
+        "xend-relocation-hosts-allow",
+        "`hosts_allow` in `[relocation]`, on top of pairing: empty is every paired host, no longer \
+         everybody",
+    ),
+    ("dom0-min-mem", "`host_min_memory` in `[host]`; 0 is left out"),
+];
+
+/// Returns the part of `docs/reference/old-files.md` that is about hosts.
+pub fn reference() -> String {
+    let carried = CARRIED.iter().map(|(key, here)| format!("| `{key}` | {here} |\n"));
+    let left_out = LEFT_OUT.iter().map(|(key, why)| format!("| `{key}`… | left out: {why} |\n"));
+    let rows: String = carried.chain(left_out).collect();
+    format!(
+        "## Hosts: `xend-config.sxp`\n\n`whimbrel import /etc/xen/xend-config.sxp` writes a \
+         `whimbrel.toml`. A name that ends in … stands for all that begin so.\n\n\
+         | setting | here |\n| --- | --- |\n{rows}"
+    )
+}
 
 /// Converts a `xend-config.sxp`.
 pub fn convert(file: &TextFile<'_>) -> Result<Converted, FileError> {
@@ -260,6 +288,16 @@ mod tests {
 (vncpasswd '')
 (my-own-setting (a (b c)))
 "#;
+
+    #[test]
+    fn what_the_reference_calls_carried_is() {
+        for (key, _) in CARRIED {
+            let value = if key.ends_with("server") { "yes" } else { "8002" };
+            let value = if key.ends_with("address") { "127.0.0.1" } else { value };
+            let converted = from(&format!("({key} {value})")).unwrap();
+            assert_eq!(converted.notes.len(), 1, "{key}: {converted:?}");
+        }
+    }
 
     fn from(text: &str) -> Result<Converted, FileError> {
         convert(&TextFile { name: "xend-config.sxp", text, base: None })

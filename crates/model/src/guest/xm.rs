@@ -148,18 +148,23 @@ impl Import<'_> {
                     };
                     return Err(self.item(assignment, String::new()).error(fault));
                 }
-                Fate::Unknown => match similar(key, keys::TRANSLATED.iter().copied()) {
-                    Some(near) => {
-                        let fault = Fault::UnknownKey {
-                            similar: Some(near.to_owned()),
-                            known: keys::TRANSLATED.iter().map(|&key| key.to_owned()).collect(),
-                        };
-                        let mut item = self.item(assignment, String::new());
-                        item.place = *place;
-                        return Err(item.error(fault));
+                Fate::Unknown => {
+                    match similar(key, keys::TRANSLATED.iter().map(|(known, _)| *known)) {
+                        Some(near) => {
+                            let fault = Fault::UnknownKey {
+                                similar: Some(near.to_owned()),
+                                known: keys::TRANSLATED
+                                    .iter()
+                                    .map(|(key, _)| (*key).to_owned())
+                                    .collect(),
+                            };
+                            let mut item = self.item(assignment, String::new());
+                            item.place = *place;
+                            return Err(item.error(fault));
+                        }
+                        None => warn("left out: neither `xm` nor `xl` knows it".to_owned()),
                     }
-                    None => warn("left out: neither `xm` nor `xl` knows it".to_owned()),
-                },
+                }
             }
         }
         self.warnings = warnings;
@@ -379,6 +384,11 @@ fn is_on(value: &Value) -> bool {
         Value::Text(text) => !matches!(text.trim(), "" | "0" | "no" | "off" | "none" | "None"),
         Value::List(list) => list.iter().any(|(value, _)| is_on(value)),
     }
+}
+
+/// Returns the part of `docs/reference/old-files.md` that is about guests.
+pub fn reference() -> String {
+    keys::reference()
 }
 
 #[cfg(test)]

@@ -3,33 +3,35 @@
 
 //! Every key that `xm` and `xl` knew, and what becomes of it here.
 
-/// Keys that are translated.
-pub(super) const TRANSLATED: &[&str] = &[
-    "name",
-    "uuid",
-    "memory",
-    "maxmem",
-    "vcpus",
-    "maxvcpus",
-    "kernel",
-    "ramdisk",
-    "root",
-    "extra",
-    "cmdline",
-    "bootloader",
-    "builder",
-    "type",
-    "boot",
-    "firmware",
-    "bios",
-    "disk",
-    "vif",
-    "cpuid",
-    "on_poweroff",
-    "on_reboot",
-    "on_crash",
-    "on_shutdown",
-    "on_xend_start",
+use std::fmt::Write as _;
+
+/// Keys that are translated, and into what.
+pub(super) const TRANSLATED: &[(&str, &str)] = &[
+    ("name", "`name`"),
+    ("uuid", "`uuid`"),
+    ("memory", "`memory`; here a number in quotes has a unit: `\"512 MiB\"`"),
+    ("maxmem", "none: a guest cannot grow beyond `memory`"),
+    ("vcpus", "`vcpus`"),
+    ("maxvcpus", "`vcpus_max`"),
+    ("kernel", "`kernel` in `[boot]`; a boot loader of Xen's (`hvmloader`) is left out"),
+    ("ramdisk", "`ramdisk` in `[boot]`"),
+    ("root", "`root=…` in `command_line`"),
+    ("extra", "the rest of `command_line`"),
+    ("cmdline", "`command_line` in `[boot]`, instead of `root` and `extra`"),
+    ("bootloader", "none: copy the kernel out of the guest's disk, or say `type = \"hvm\"`"),
+    ("builder", "as `type`"),
+    ("type", "`[boot]`: `hvm` boots by firmware, `pv` and `pvh` by `kernel`"),
+    ("boot", "`from` in `[boot]`: the first letter counts"),
+    ("firmware", "`firmware` in `[boot]`"),
+    ("bios", "as `firmware`"),
+    ("disk", "`[[disk]]`, with `path`, `format`, `read_only` and `device`"),
+    ("vif", "`[[network]]`, with `bridge` and `mac`"),
+    ("cpuid", "none but `host`: name a model by `cpu`"),
+    ("on_poweroff", "`on_poweroff`"),
+    ("on_reboot", "`on_reboot`"),
+    ("on_crash", "`on_crash`"),
+    ("on_shutdown", "as `on_poweroff`"),
+    ("on_xend_start", "`autostart`"),
 ];
 
 /// Keys without a meaning here, and why. They are named in a warning.
@@ -165,7 +167,7 @@ pub(super) fn fate(key: &str) -> Fate {
     let find = |table: &[(&[&str], &'static str)]| {
         table.iter().find(|(keys, _)| keys.contains(&key)).map(|&(_, why)| why)
     };
-    if TRANSLATED.contains(&key) {
+    if TRANSLATED.iter().any(|(known, _)| *known == key) {
         return Fate::Translated;
     }
     if let Some(why) = find(IGNORED) {
@@ -175,4 +177,29 @@ pub(super) fn fate(key: &str) -> Fate {
         return Fate::RefusedIfOn(why);
     }
     find(REFUSED_IF_OFF).map_or(Fate::Unknown, Fate::RefusedIfOff)
+}
+
+/// Returns the part of `docs/reference/old-files.md` that is about guests.
+pub(super) fn reference() -> String {
+    let mut text = String::from(
+        "## Guests: files of `xm` and `xl`\n\nThey are read as data and never executed, by \
+         `whimbrel create` and `xm create`.\n\n| key | here |\n| --- | --- |\n",
+    );
+    let mut row = |keys: &[&str], here: &str| {
+        let keys: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
+        writeln!(text, "| {} | {here} |", keys.join(" ")).expect("a string grows");
+    };
+    for (key, here) in TRANSLATED {
+        row(&[*key], here);
+    }
+    for (keys, why) in IGNORED {
+        row(keys, &format!("left out, with a warning: {why}"));
+    }
+    for (keys, why) in REFUSED_IF_ON {
+        row(keys, &format!("refused, unless off: {why}"));
+    }
+    for (keys, why) in REFUSED_IF_OFF {
+        row(keys, &format!("refused, if off: {why}"));
+    }
+    text
 }

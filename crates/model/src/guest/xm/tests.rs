@@ -254,7 +254,7 @@ fn a_classic_file_is_told_from_a_toml_one() {
 fn no_key_has_two_fates() {
     let tables = [keys::IGNORED, keys::REFUSED_IF_ON, keys::REFUSED_IF_OFF];
     let tabled = tables.iter().flat_map(|table| table.iter()).flat_map(|(keys, _)| keys.iter());
-    let all: Vec<_> = keys::TRANSLATED.iter().chain(tabled).collect();
+    let all: Vec<_> = keys::TRANSLATED.iter().map(|(key, _)| key).chain(tabled).collect();
     let unique: std::collections::HashSet<_> = all.iter().collect();
     assert_eq!(all.len(), unique.len());
 }
