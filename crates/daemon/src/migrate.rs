@@ -270,8 +270,8 @@ pub(crate) struct Planned {
     pub(crate) has_multifd_zstd: bool,
     /// The same; see [`whimbrel_engine::MigrationOptions`].
     pub(crate) has_urgent_channel: bool,
-    /// The engine's stream is not one that pages can be found in yet.
-    pub(crate) is_tunnel_only: bool,
+    /// The engine's memory travels in one stream, which it does not compress.
+    pub(crate) has_one_channel: bool,
     /// What the way to the target carries, in bytes a second; none: not measured.
     pub(crate) rate: Option<Bytes>,
     /// Bytes a second that the guest writes; none: not measured.

@@ -137,6 +137,44 @@ impl Split for OpaqueSplit {
     }
 }
 
+/// Splits the stream of any engine that is known, by what it begins with.
+#[derive(Default)]
+pub struct EngineSplit(Option<Box<dyn Split>>);
+
+impl Split for EngineSplit {
+    fn push(&mut self, input: &[u8], take: &mut dyn FnMut(Piece<'_>)) {
+        // One byte tells them apart, and the grammar looks at the others.
+        let Some(first) = input.first() else { return };
+        let split = self.0.get_or_insert_with(|| match *first == xen::FIRST {
+            true => Box::new(XenSplit::default()),
+            false => Box::new(QemuSplit::default()),
+        });
+        split.push(input, take);
+    }
+
+    fn flush(&mut self, take: &mut dyn FnMut(Piece<'_>)) {
+        if let Some(split) = &mut self.0 {
+            split.flush(take);
+        }
+    }
+
+    fn missing_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |split| split.missing_bytes())
+    }
+
+    fn is_within_page(&self) -> bool {
+        self.0.as_ref().is_some_and(|split| split.is_within_page())
+    }
+
+    fn blocks(&self) -> &[Block] {
+        self.0.as_ref().map_or(&[], |split| split.blocks())
+    }
+
+    fn boundary(&self) -> Option<Boundary> {
+        self.0.as_ref().and_then(|split| split.boundary())
+    }
+}
+
 /// What a grammar wants next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {

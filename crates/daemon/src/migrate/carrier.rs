@@ -67,15 +67,6 @@ impl Planned {
     /// Chooses for a guest that may, or may never, run on the target before its memory is there.
     pub(crate) fn choose(&self, wish: Wish, may_postcopy: bool) -> Choice {
         let rate = [self.rate, wish.bandwidth].into_iter().flatten().min();
-        if self.is_tunnel_only {
-            let reason = "tunnel, one channel: all that xl speaks".to_owned();
-            return Choice {
-                carrier: CarrierKind::Tunnel,
-                channels: 1,
-                has_urgent_channel: false,
-                reason,
-            };
-        }
         let (carrier, reason) = match wish.carrier {
             _ if may_postcopy => {
                 (CarrierKind::Pages, "post-copy goes on behind a lost link".to_owned())
@@ -102,7 +93,7 @@ impl Planned {
             CarrierKind::Tunnel => {
                 let compresses = self.has_multifd_zstd && plan::compression_pays(rate);
                 let channels = if compresses { TUNNEL_CHANNELS } else { 1 };
-                let channels = wish.channels.unwrap_or(channels);
+                let channels = wish.channels.filter(|_| !self.has_one_channel).unwrap_or(channels);
                 let how = match channels {
                     1 => "tunnel, one channel".to_owned(),
                     count => format!("tunnel, {count} channels with zstd"),

@@ -129,7 +129,7 @@ pub(crate) async fn make_plan(
         plan,
         has_multifd_zstd,
         has_urgent_channel,
-        is_tunnel_only: daemon.engine.kind() == EngineKind::Xen,
+        has_one_channel: daemon.engine.kind() == EngineKind::Xen,
         rate: link.rate,
         dirty_rate,
         // One that was slow on a busy host is not held against all later ones.

@@ -16,11 +16,13 @@
 //! Every record says how long it is, so unlike QEMU's this stream can be followed to its end.
 //! A stream may begin at any of the three layers. Only little-endian guests are looked into.
 
-use super::{Block, Boundary, Cutter, Grammar, PAGE_BYTES, Piece, Place, Split, Want};
+use super::{Block, Boundary, Cutter, Grammar, PAGE_BYTES, PAGES_OVER, Piece, Place, Split, Want};
 
 /// Frames of one record, a limit that libxc has, too.
 pub(crate) const RECORD_FRAMES_MAX: u32 = 1024;
 
+/// No other engine's stream begins with it.
+pub(super) const FIRST: u8 = XL_MAGIC[0];
 const XL_MAGIC: &[u8] = b"Xen saved domain, xl format\n \0 \r";
 const XL_HEADER_BYTES: usize = 48;
 const LIBXL_MAGIC: &[u8] = b"LibxlFmt\0\0\0\x02";
@@ -186,7 +188,7 @@ impl Xen {
     fn record(&mut self, kind: u32, body_bytes: u32) -> Want {
         let padded = u64::from(body_bytes).next_multiple_of(8);
         match (self.layer, kind) {
-            (Layer::Libxl, RECORD_END) => Want::Opaque("the records are over"),
+            (Layer::Libxl, RECORD_END) => Want::Opaque(PAGES_OVER),
             (Layer::Libxl, RECORD_ONE) if body_bytes == 0 => {
                 self.nested = true;
                 self.ask(At::LibxcMagic, 8)
@@ -195,7 +197,7 @@ impl Xen {
                 self.layer = Layer::Libxl;
                 self.ask(At::RecordHead, 8)
             }
-            (Layer::Libxc, RECORD_END) => Want::Opaque("the records are over"),
+            (Layer::Libxc, RECORD_END) => Want::Opaque(PAGES_OVER),
             (Layer::Libxc, RECORD_ONE) => self.ask(At::PageCount { body_bytes }, 8),
             _ => self.pass(At::Record, padded),
         }

@@ -152,9 +152,13 @@ fn xen_streams_are_followed_to_their_end() {
     let whole = split(Format::Xen, &stream, &[usize::MAX]);
     let places = [5, 6, 8].map(|page_index| Place { block: 0, page_index });
     assert_eq!(whole.pages, places);
-    assert_eq!(whole.boundary, Some((stream.len() as u64, "the records are over")));
+    assert_eq!(
+        whole.boundary,
+        Some((stream.len() as u64, "the part of the stream that has pages is over"))
+    );
     for chunks in [&[1][..], &[4096], &[4095, 4097, 3]] {
         assert_eq!(split(Format::Xen, &stream, chunks), whole, "{chunks:?}");
+        assert_eq!(split(Format::Engine, &stream, chunks), whole, "{chunks:?}");
     }
     let libxc = Xen(vec![]).libxc().pages(&[1]).record(0, &[]).0;
     let libxl = Xen(b"LibxlFmt\0\0\0\x02\0\0\0\0".to_vec()).record(1, &[]).libxc().pages(&[1]).0;
@@ -163,10 +167,23 @@ fn xen_streams_are_followed_to_their_end() {
     }
 }
 
+/// The same splitter follows the stream of either engine.
+#[test]
+fn streams_are_told_apart() {
+    let stream = recorded("pc");
+    let qemu = split(Format::Qemu, &stream, &[4096]);
+    assert!(!qemu.pages.is_empty());
+    assert_eq!(split(Format::Engine, &stream, &[4096]), qemu);
+    assert_eq!(
+        split(Format::Engine, &stream, &[0, 1, 70_001]),
+        split(Format::Qemu, &stream, &[0, 1, 70_001])
+    );
+}
+
 /// What is not the format at all is opaque from its first byte, and short streams are no trouble.
 #[test]
 fn other_streams_are_opaque() {
-    for format in [Format::Qemu, Format::Xen, Format::Opaque] {
+    for format in [Format::Qemu, Format::Xen, Format::Engine, Format::Opaque] {
         for stream in
             [&b""[..], b"Q", b"QEVM", b"GET / HTTP/1.1\r\n\r\n", &[0; 9000], &[0xff; 9000]]
         {

@@ -5,7 +5,9 @@
 
 use std::io::Read;
 
-use whimbrel_pages::split::{OpaqueSplit, PAGE_BYTES, Piece, Place, QemuSplit, Split, XenSplit};
+use whimbrel_pages::split::{
+    EngineSplit, OpaqueSplit, PAGE_BYTES, Piece, Place, QemuSplit, Split, XenSplit,
+};
 
 /// Recorded from QEMU 7.2 (Debian 12) with TCG and no devices: a guest of 8 or 16 MiB that stands
 /// in its firmware, or, in `churn`, in a boot sector that changes a word in each of 96 pages
@@ -36,6 +38,8 @@ pub(crate) fn recorded(name: &str) -> Vec<u8> {
 pub(crate) enum Format {
     Qemu,
     Xen,
+    /// Whichever it is.
+    Engine,
     Opaque,
 }
 
@@ -44,6 +48,7 @@ impl Format {
         match self {
             Format::Qemu => Box::new(QemuSplit::default()),
             Format::Xen => Box::new(XenSplit::default()),
+            Format::Engine => Box::new(EngineSplit::default()),
             Format::Opaque => Box::new(OpaqueSplit),
         }
     }

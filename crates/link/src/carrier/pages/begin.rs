@@ -22,7 +22,7 @@ use whimbrel_pages::image::{ImageId, ImageKey, ManifestName};
 use whimbrel_pages::receiver::Receiver;
 use whimbrel_pages::sender::{Kept, Sender, SenderConfig};
 use whimbrel_pages::shelf::{MemoryShelf, NoShelf, Shelf as PageShelf};
-use whimbrel_pages::split::{OpaqueSplit, QemuSplit};
+use whimbrel_pages::split::{EngineSplit, OpaqueSplit};
 
 /// Pages that the target holds in memory, and the source to make deltas against: 16 MiB on either
 /// side. Hot pages come again and again; all others come once.
@@ -85,7 +85,7 @@ impl Known {
         });
         let (image, keeper) = kept.unzip();
         let mut sender = Sender::new(SenderConfig {
-            split: Box::new(QemuSplit::default()),
+            split: Box::new(EngineSplit::default()),
             codec: Codec::Lz4,
             slots: shelf.slots,
             recent_pages_max: SPARE_SLOTS,

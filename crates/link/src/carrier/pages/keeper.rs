@@ -18,7 +18,7 @@ use whimbrel_model::problem::chain;
 use whimbrel_page_store::{About, Folder, Held, ImageFile, StoreError};
 use whimbrel_pages::image::{Census, ImageId, ImageKey, ImageWriter, Seal};
 use whimbrel_pages::sender::Kept;
-use whimbrel_pages::split::QemuSplit;
+use whimbrel_pages::split::EngineSplit;
 
 /// Batches that may wait for the thread: more would only be memory.
 const WAITING_MAX: usize = 6;
@@ -178,7 +178,7 @@ pub(in super::super) fn census(
 ) -> (Feed<Bytes>, Keeper) {
     let (feed, queue) = Feed::new();
     let keeper = Keeper::spawn(move |word| {
-        let mut census = Census::new(Box::new(QemuSplit::default()));
+        let mut census = Census::new(Box::new(EngineSplit::default()));
         let mut parts = folder.create_parts(id);
         queue.each(|stream: Bytes| {
             census.push(&stream);
