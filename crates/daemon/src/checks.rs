@@ -126,9 +126,13 @@ fn versions(seen: &Seen, engine: Result<&EngineFacts, &EngineError>) -> Finding 
     match engine {
         Ok(engine) => {
             let text = format!(
-                "QEMU {} can be used, by Whimbrel {ours} on Linux {}; new guests get the machine \
+                "{} {} can be used, by Whimbrel {ours} on Linux {}; new guests get the machine \
                  type {} and the CPU model {}",
-                engine.version, seen.kernel, engine.machine_default, engine.cpu_model
+                engine.kind.name(),
+                engine.version,
+                seen.kernel,
+                engine.machine_default,
+                engine.cpu_model
             );
             finding(Severity::Ok, code, text, "")
         }

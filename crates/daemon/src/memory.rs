@@ -58,7 +58,10 @@ impl Memory {
         let promised = Bytes(state.promised.values().map(|bytes| bytes.0).sum());
         let facts = machine::memory(state.kept, promised);
         match state.of_engine {
-            Some(HostMemory { total, free }) => MemoryFacts { total, free, ..facts },
+            Some(memory) => {
+                let (total, free) = (memory.total, memory.available(state.kept));
+                MemoryFacts { total, free, ..facts }
+            }
             None => facts,
         }
     }

@@ -74,7 +74,20 @@ pub trait Engine: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostMemory {
     pub total: Bytes,
+    /// What nobody has.
     pub free: Bytes,
+    /// What the domain in which the daemon runs has for itself.
+    pub own: Bytes,
+    /// The engine takes of that what a guest needs, if nothing else is free.
+    pub gives_own: bool,
+}
+
+impl HostMemory {
+    /// Returns what there is for guests and for what the host keeps.
+    pub fn available(&self, kept: Bytes) -> Bytes {
+        let own = if self.gives_own { self.own } else { self.own.min(kept) };
+        self.free.saturating_add(own)
+    }
 }
 
 /// How to start an engine for a guest.
@@ -336,4 +349,24 @@ pub enum EngineEvent {
     Migration,
     /// The process is gone.
     Gone,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is kept is kept of what the daemon's own domain has, and is not taken from elsewhere.
+    #[test]
+    fn memory_of_the_own_domain_counts_where_it_is_given() {
+        let memory = |gives_own| {
+            let (total, free, own) = (Bytes::mib(1024), Bytes::mib(400), Bytes::mib(512));
+            HostMemory { total, free, own, gives_own }
+        };
+        let left = |gives_own, kept| memory(gives_own).available(kept).saturating_sub(kept);
+        assert_eq!(left(true, Bytes::mib(256)), Bytes::mib(656));
+        assert_eq!(left(false, Bytes::mib(256)), Bytes::mib(400));
+        // The own domain has less than is to be kept: that much is missing.
+        assert_eq!(left(true, Bytes::mib(600)), Bytes::mib(312));
+        assert_eq!(left(false, Bytes::mib(600)), Bytes::mib(312));
+    }
 }

@@ -55,7 +55,10 @@ impl Engine for Xen {
 
     async fn memory(&self) -> Result<Option<HostMemory>, EngineError> {
         let info = xl::info().await?;
-        Ok(Some(HostMemory { total: info.total, free: info.free }))
+        let own = xl::own_memory().await?;
+        let config = std::fs::read_to_string(xl::CONFIG).unwrap_or_default();
+        let gives_own = xl::gives_own_memory(&config, &info.command_line);
+        Ok(Some(HostMemory { total: info.total, free: info.free, own, gives_own }))
     }
 
     async fn facts(&self) -> Result<EngineFacts, EngineError> {
@@ -75,7 +78,7 @@ impl Engine for Xen {
             machine_default: config::MACHINE_PVH.to_owned(),
             cpu_model: "host".to_owned(),
             cpu_models: vec!["host".to_owned()],
-            cpu_features: Vec::new(),
+            cpu_features: info.cpu_features,
             has_multifd: false,
             has_multifd_zstd: false,
             has_urgent_channel: false,
@@ -94,7 +97,7 @@ impl Engine for Xen {
             engine_version: facts.version,
             accelerator: facts.accelerator,
             machine: guest.machine.clone().unwrap_or(facts.machine_default),
-            cpu: Cpu { model: facts.cpu_model, features: Vec::new() },
+            cpu: Cpu { model: facts.cpu_model, features: facts.cpu_features },
             memory: guest.memory.size,
             cpu_count: guest.cpus.count,
             cpu_count_max: guest.cpus.count_max,

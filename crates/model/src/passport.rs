@@ -40,6 +40,17 @@ pub enum EngineKind {
     Fake,
 }
 
+impl EngineKind {
+    /// Returns its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Qemu => "QEMU",
+            EngineKind::Xen => "Xen",
+            EngineKind::Fake => "the fake engine",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Accelerator {
     Kvm,

@@ -488,6 +488,23 @@ impl Instance for XenInstance {
         Ok(None)
     }
 
+    async fn hindrances(&self) -> Result<Vec<String>, EngineError> {
+        let number = self.number().await?;
+        let says = async |feature: &str| -> std::io::Result<bool> {
+            let key = format!("/local/domain/{number}/control/feature-{feature}");
+            Ok(Store::open().await?.read(&key).await?.is_some_and(|said| said == "1"))
+        };
+        // Kernels before 4.11 say nothing of either, and can be suspended all the same.
+        let asked = async { Ok(says("poweroff").await? && !says("suspend").await?) };
+        let cannot = asked.await.map_err(|source| EngineError::File {
+            action: "ask",
+            path: PathBuf::from("/run/xenstored/socket"),
+            source,
+        })?;
+        let text = "its kernel cannot be suspended (it was built without hibernation callbacks)";
+        Ok(if cannot { vec![text.to_owned()] } else { Vec::new() })
+    }
+
     async fn set_memory_target(&self, target: Bytes) -> Result<(), EngineError> {
         let number = self.number().await?.to_string();
         let size = format!("{}k", target.0 >> 10);

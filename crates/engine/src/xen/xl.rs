@@ -11,6 +11,8 @@ use whimbrel_model::id::GuestId;
 use whimbrel_model::units::Bytes;
 
 pub(super) const PROGRAM: &str = "xl";
+/// Its own settings.
+pub(super) const CONFIG: &str = "/etc/xen/xl.conf";
 /// Longest a command may take; the scripts that plug a guest's devices in are slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -106,6 +108,25 @@ pub(super) struct Info {
     pub(super) total: Bytes,
     /// What no domain has: the control domain's own memory is not among it.
     pub(super) free: Bytes,
+    /// What Xen was booted with.
+    pub(super) command_line: String,
+    /// What the processor can do.
+    pub(super) cpu_features: Vec<String>,
+}
+
+/// The words of `hw_caps`, as xen-cpuid(8) names them: the leaf of CPUID and the register.
+const CPUID_WORDS: [&str; 8] = ["1d", "1c", "e1d", "e1c", "Da1", "7b0", "7c0", "e7d"];
+
+/// Reads `1789fbff:818ab1f9:…`: each bit that is set is a feature, `1c.20` bit 20 of the second.
+fn cpu_features(words: &str) -> Vec<String> {
+    let words = words.split(':').map(|word| u32::from_str_radix(word.trim(), 16).unwrap_or(0));
+    let words = words.zip(CPUID_WORDS);
+    let bits = words.flat_map(|(word, name)| {
+        (0..u32::BITS)
+            .filter(move |bit| word >> bit & 1 == 1)
+            .map(move |bit| format!("{name}.{bit}"))
+    });
+    bits.collect()
 }
 
 pub(super) async fn info() -> Result<Info, EngineError> {
@@ -129,7 +150,33 @@ fn parse_info(text: &str) -> Option<Info> {
         abilities: abilities.split_whitespace().map(str::to_owned).collect(),
         total: mib("total_memory")?,
         free: mib("free_memory")?,
+        cpu_features: cpu_features(value("hw_caps").map_or("", |(_, words)| words)),
+        command_line: value("xen_commandline").map_or("", |(_, words)| words).to_owned(),
     })
+}
+
+/// Returns how much memory the control domain has.
+pub(super) async fn own_memory() -> Result<Bytes, EngineError> {
+    let text = run("Domain-0", &["list", "0"]).await?;
+    // Name, number, MiB, vCPUs, state, seconds.
+    let words = text.lines().nth(1).and_then(|line| line.split_whitespace().nth(2));
+    words.and_then(|word| word.parse().ok()).map(Bytes::mib).ok_or_else(|| EngineError::Refused {
+        guest: "Domain-0".to_owned(),
+        command: "xl list".to_owned(),
+        reason: "its answer cannot be read".to_owned(),
+    })
+}
+
+/// Whether xl takes memory from the control domain for a guest: `autoballoon` in its settings;
+/// unless that says, where Xen was not told how much the control domain is to have (xl.conf(5)).
+pub(super) fn gives_own_memory(config: &str, command_line: &str) -> bool {
+    let settings = config.lines().filter_map(|line| line.split_once('='));
+    let mut set = settings.filter(|(key, _)| key.trim() == "autoballoon");
+    match set.next_back().map(|(_, value)| value.trim().trim_matches(['"', '\''])) {
+        Some("on" | "1") => true,
+        Some("off" | "0") => false,
+        _ => !command_line.split_whitespace().any(|word| word.starts_with("dom0_mem=")),
+    }
 }
 
 #[cfg(test)]
@@ -171,11 +218,30 @@ mod tests {
     #[test]
     fn the_host_is_read() {
         let text = "host : xen1\ntotal_memory : 1023\nfree_memory            : 421\nxen_version            : 4.17.6\n\
-                    virt_caps              : pv hvm hap shadow\n";
+                    virt_caps              : pv hvm hap shadow\n\
+                    hw_caps                : 80000001:00100000:00000000\n\
+                    xen_commandline        : console=com1 dom0_mem=512M\n";
         let info = parse_info(text).unwrap();
         assert_eq!(info.version, "4.17.6");
         assert_eq!((info.total, info.free), (Bytes::mib(1023), Bytes::mib(421)));
         assert!(info.abilities.contains(&"hvm".to_owned()));
+        assert_eq!(info.cpu_features, ["1d.0", "1d.31", "1c.20"]);
+        assert_eq!(info.command_line, "console=com1 dom0_mem=512M");
         assert_eq!(parse_info("release : 6.1"), None);
+    }
+
+    #[test]
+    fn xl_may_take_from_the_control_domain() {
+        let fixed = "console=com1 dom0_mem=512M,max:512M";
+        for (config, command_line, expected) in [
+            ("", "console=com1", true),
+            ("", fixed, false),
+            ("# autoballoon=\"on\"\nautoballoon = \"auto\"", fixed, false),
+            ("autoballoon=\"on\"", fixed, true),
+            ("autoballoon=1", fixed, true),
+            ("autoballoon='off'", "", false),
+        ] {
+            assert_eq!(gives_own_memory(config, command_line), expected, "{config} {command_line}");
+        }
     }
 }

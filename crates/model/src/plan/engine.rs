@@ -8,14 +8,6 @@ use crate::codes;
 use crate::facts::{EngineFacts, HostFacts};
 use crate::passport::{Accelerator, EngineKind, Passport};
 
-fn kind_name(kind: EngineKind) -> &'static str {
-    match kind {
-        EngineKind::Qemu => "QEMU",
-        EngineKind::Xen => "Xen",
-        EngineKind::Fake => "the fake engine",
-    }
-}
-
 fn accelerator_name(accelerator: Accelerator) -> &'static str {
     match accelerator {
         Accelerator::Kvm => "KVM",
@@ -31,7 +23,7 @@ pub(super) fn version_numbers(version: &str) -> Vec<u32> {
 pub(super) fn engine(question: &Question<'_>) -> Vec<Finding> {
     let Some(passport) = question.passport else { return Vec::new() };
     let target = question.target_name();
-    let kind = kind_name(passport.engine);
+    let kind = passport.engine.name();
     let Some(engine) = question.target_engine() else {
         return vec![Finding::blocker(
             codes::PLAN_ENGINE,
@@ -126,7 +118,7 @@ pub(super) fn machine(question: &Question<'_>) -> Vec<Finding> {
             "`{}` has the machine type {machine}, which {} {} on `{target}` does not know (its own \
              is {newest})",
             question.guest_name(),
-            kind_name(engine.kind),
+            engine.kind.name(),
             engine.version
         ),
         format!(
@@ -141,7 +133,7 @@ pub(super) fn machine(question: &Question<'_>) -> Vec<Finding> {
 /// its engine and processor go.
 pub fn misfit(passport: &Passport, host: &HostFacts) -> Option<String> {
     let Some(engine) = host.engines.iter().find(|engine| engine.kind == passport.engine) else {
-        return Some(format!("it has no {}", kind_name(passport.engine)));
+        return Some(format!("it has no {}", passport.engine.name()));
     };
     if !engine.machines.contains(&passport.machine) {
         return Some(format!("its engine does not know the machine type {}", passport.machine));
