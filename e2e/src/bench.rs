@@ -7,6 +7,7 @@ mod command;
 mod forecast;
 mod migrate;
 mod table;
+mod xen;
 
 use crate::lab::guard;
 use crate::setting::Setting;
@@ -29,8 +30,12 @@ pub fn bench(name: &str, options: &Options) -> Result<()> {
         "command" => command::command(&Setting::find()?),
         "forecast" => forecast::forecast(&Setting::find()?),
         "migrate" => migrate::migrate(&Setting::find()?, options),
+        "xen" => xen::xen(&Setting::find()?),
         other => {
-            bail!("there is no benchmark `{other}`; there are `command`, `forecast` and `migrate`")
+            bail!(
+                "there is no benchmark `{other}`; there are `command`, `forecast`, `migrate` and \
+                 `xen`"
+            )
         }
     }
 }

@@ -58,6 +58,8 @@ pub fn tell(name: &str) -> Result<ExitCode> {
 pub fn run(wanted: &[String], except: &[String], jobs: usize) -> Result<ExitCode> {
     let mut stories = select(wanted)?;
     stories.retain(|story| !except.iter().any(|name| story.is_meant_by(name)));
+    // Two emulated hosts are all that two processors bear.
+    let jobs = if stories.iter().any(|story| LONG.contains(&story.group())) { 1 } else { jobs };
     let setting = Setting::find()?;
     // Built once, before the stories would all do it at a time.
     setting.program()?;

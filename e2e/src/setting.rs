@@ -32,20 +32,17 @@ impl Setting {
         Ok(program)
     }
 
-    /// The program as it is shipped, for hosts that are emulated: there the difference is minutes.
-    pub fn optimised_program(&self) -> Result<PathBuf> {
-        if std::env::var_os("E2E_PROGRAM").is_some() {
-            return self.program();
-        }
-        let program = self.target.join("release/whimbrel");
-        ensure!(program.exists(), "{} is missing: `./x e2e xen` builds it", program.display());
-        Ok(program)
-    }
-
     /// The same program with fault points in it.
     pub fn program_with_faults(&self) -> Result<PathBuf> {
         let program = std::env::current_exe()?.with_file_name("whimbrel-with-faults");
         ensure!(program.exists(), "{} is missing: `./x` builds it", program.display());
+        Ok(program)
+    }
+
+    /// The engine's contract, for a Xen host.
+    pub fn contract_on_xen(&self) -> Result<PathBuf> {
+        let program = std::env::current_exe()?.with_file_name("contract_on_xen");
+        ensure!(program.exists(), "{} is missing: `./x e2e xen` builds it", program.display());
         Ok(program)
     }
 

@@ -22,7 +22,7 @@ mod storage;
 mod store;
 mod systemd;
 mod walkthrough;
-mod xen;
+pub(crate) mod xen;
 
 use crate::setting::Setting;
 use anyhow::Result;
@@ -173,7 +173,11 @@ pub const STORIES: &[Story] = stories! {
     recover { a_dead_host, a_false_word, a_fence }
     systemd { restarts_spare_guests, the_host_goes_down }
     walkthrough { the_chapter_as_printed }
-    xen { from_create_to_rm }
+    xen {
+        from_create_to_rm,
+        what_breaks_while_it_moves,
+        the_chapter_and_the_contract,
+    }
     crash {
         the_target_engine_is_killed,
         the_target_daemon_is_killed,

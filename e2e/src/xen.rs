@@ -7,6 +7,7 @@
 //! port of the loopback interface that leads into each.
 
 pub mod image;
+pub(crate) mod scene;
 
 use crate::image::GuestImage;
 use crate::setting::Setting;
@@ -33,18 +34,19 @@ pub struct XenLab {
 
 pub struct XenHost {
     pub name: String,
+    number: u8,
     port: u16,
     serial: PathBuf,
     engine: Child,
 }
 
 impl XenLab {
-    /// Boots both hosts with the program under test and the guest's files in `/files`.
-    pub fn boot(setting: &Setting) -> Result<XenLab> {
+    /// Boots both hosts with the programs and the guest's files in `/files`.
+    pub fn boot(setting: &Setting, programs: &[PathBuf]) -> Result<XenLab> {
         let image = HostImage::build(&setting.cache())?;
         let place = tempfile::tempdir()?;
         let files = place.path().join("files.img");
-        pack_files(&setting.optimised_program()?, &setting.image()?, place.path(), &files)?;
+        pack_files(programs, &setting.image()?, place.path(), &files)?;
         let shared = place.path().join("shared.img");
         File::create(&shared)?.set_len(SHARED_BYTES)?;
         let host = |number| XenHost::start(number, &image, place.path());
@@ -57,18 +59,21 @@ impl XenLab {
 }
 
 /// Makes the read-only disk that brings everything of ours into the hosts.
-fn pack_files(program: &Path, guest: &GuestImage, place: &Path, disk: &Path) -> Result<()> {
+fn pack_files(programs: &[PathBuf], guest: &GuestImage, place: &Path, disk: &Path) -> Result<()> {
     let tree = place.join("files");
     fs::create_dir(&tree)?;
     guest.copy_to(&tree)?;
     for (name, text) in image::PROGRAMS {
         image::write_program(&tree.join(name), text)?;
     }
-    // Without what only a debugger reads it is a third as long.
-    let mut strip = Command::new("strip");
-    crate::command::run(strip.arg("-o").arg(tree.join("whimbrel")).arg(program))?;
+    for program in programs {
+        // Without what only a debugger reads it is a third as long.
+        let name = program.file_name().context("a program has a name")?;
+        let mut strip = Command::new("strip");
+        crate::command::run(strip.arg("-o").arg(tree.join(name)).arg(program))?;
+    }
     let mut make = Command::new("mkfs.ext4");
-    crate::command::run(make.args(["-q", "-d"]).arg(&tree).arg(disk).arg("96M"))
+    crate::command::run(make.args(["-q", "-d"]).arg(&tree).arg(disk).arg("128M"))
 }
 
 impl XenHost {
@@ -129,7 +134,12 @@ impl XenHost {
         ]);
         let said = File::create(place.join(format!("{name}.qemu")))?;
         let engine = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn()?;
-        Ok(XenHost { name, port, serial, engine })
+        Ok(XenHost { name, number, port, serial, engine })
+    }
+
+    /// Its address in the network that the hosts and their guests share.
+    pub fn address(&self) -> String {
+        format!("10.77.0.{}", self.number)
     }
 
     fn said(&self) -> String {

@@ -4,23 +4,36 @@
 //! Builds what the other commands run.
 
 use crate::shell::{Shell, run};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use std::process::Stdio;
 
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 const STATIC_FLAGS: &str = "-C target-feature=+crt-static";
+const WITH_FAULTS: [&str; 4] = ["--bin", "whimbrel-with-faults", "--features", "fault-points"];
 
 /// Builds the program, the witness of the test guest, and the program that tells the stories.
 pub(crate) fn for_lab(shell: &Shell) -> Result<()> {
     run(&mut shell.cargo(&["build", "--quiet", "-p", "whimbrel", "-p", "e2e"]))?;
-    let with_faults = ["--bin", "whimbrel-with-faults", "--features", "fault-points"];
-    run(shell.cargo(&["build", "--quiet", "-p", "whimbrel"]).args(with_faults))?;
+    run(shell.cargo(&["build", "--quiet", "-p", "whimbrel"]).args(WITH_FAULTS))?;
     witness(shell)
 }
 
-/// Builds the program as it is shipped.
-pub(crate) fn optimised(shell: &Shell) -> Result<()> {
-    let program = ["build", "--quiet", "--release", "-p", "whimbrel", "--bin", "whimbrel"];
-    run(&mut shell.cargo(&program))
+/// Builds the tests that are run inside a Xen host, and puts them beside the program.
+pub(crate) fn contract_on_xen(shell: &Shell) -> Result<()> {
+    let name = "contract_on_xen";
+    let mut build = shell.cargo(&["test", "--no-run", "--quiet", "--message-format=json"]);
+    let output = build.args(["-p", "whimbrel-engine", "--test", name]).stderr(Stdio::inherit());
+    let output = output.output()?.stdout;
+    let built = serde_json::Deserializer::from_slice(&output).into_iter::<Value>().flatten();
+    let mut built = built.filter_map(|message| {
+        (message["target"]["name"] == name)
+            .then(|| message["executable"].as_str())?
+            .map(str::to_owned)
+    });
+    let program = built.next().context("the tests for Xen were not built")?;
+    std::fs::copy(program, shell.target().join("debug").join(name))?;
+    Ok(())
 }
 
 /// Builds what acts out what others do: nothing of ours runs there but the guest.
@@ -32,6 +45,10 @@ pub(crate) fn for_rivals(shell: &Shell) -> Result<()> {
 /// Measures the program as it is shipped.
 pub(crate) fn bench(shell: &Shell, arguments: &[&str]) -> Result<()> {
     run(&mut shell.cargo(&["build", "--quiet", "--release", "-p", "whimbrel", "-p", "e2e"]))?;
+    if arguments.first() == Some(&"xen") {
+        let program = ["build", "--quiet", "--release", "-p", "whimbrel"];
+        run(shell.cargo(&program).args(WITH_FAULTS))?;
+    }
     witness(shell)?;
     let arguments = [&["bench"], arguments].concat();
     run(&mut shell.command(shell.target().join("release/e2e"), &arguments))

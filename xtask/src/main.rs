@@ -36,6 +36,7 @@ const HELP: &str = "\
   soak [--count N]     migrations back and forth, as many as asked (root)
   soak --daemon-kills N  a daemon killed so many times beside twenty guests (root)
   bench NAME           measurements: `command` (beside libvirt; root), `micro`
+  bench xen            moves between two emulated Xen hosts, beside `xl migrate` (root)
   bench forecast       what was said of migrations beside what came of them (root)
   bench migrate [--quick] [--fresh] [--only QUESTION/KIND/LINK/WAY]
                        whole migrations beside QEMU's and libvirt's own (root)
@@ -98,7 +99,7 @@ fn with_lab(shell: &Shell, arguments: &[&str]) -> Result<()> {
         machine::install_packages(if is_demo { Purpose::Lab } else { Purpose::Stories })?;
         build::for_lab(shell)?;
         if arguments.iter().any(|name| name.split('/').next() == Some("xen")) {
-            build::optimised(shell)?;
+            build::contract_on_xen(shell)?;
         }
     }
     build::e2e(shell, arguments)

@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use whimbrel_engine::fake::FakeEngine;
 use whimbrel_engine::qemu::{Qemu, QemuConfig};
+use whimbrel_engine::xen::Xen;
 use whimbrel_engine::{
     ChannelEnd, Engine, EngineEvent, Instance, Launch, Migration, MigrationOptions, Start, Tuning,
 };
@@ -34,10 +35,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) enum Kind {
     Fake,
     Qemu,
+    Xen,
 }
 
 /// An engine and a place for its guests' directories.
 pub(crate) struct Bench {
+    kind: Kind,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) fake: Option<Arc<FakeEngine>>,
     pub(crate) folder: TempDir,
@@ -60,9 +63,10 @@ impl Bench {
                 (fake.clone(), Some(fake))
             }
             Kind::Qemu => (Arc::new(Qemu::new(config())), None),
+            Kind::Xen => (Arc::new(Xen), None),
         };
         match engine.facts().await {
-            Ok(_) => Some(Bench { engine, fake, folder }),
+            Ok(_) => Some(Bench { kind, engine, fake, folder }),
             Err(error) => {
                 eprintln!("SKIPPED: {error}");
                 None
@@ -74,6 +78,12 @@ impl Bench {
     pub(crate) async fn define(&self, change: impl FnOnce(&mut Guest)) -> Defined {
         let id = GuestId(uuid::Uuid::new_v4());
         let mut guest = small_guest();
+        if self.kind == Kind::Xen {
+            // There are others on the host.
+            guest.name = GuestName::new("tested").unwrap();
+            guest.boot = given_kernel();
+            guest.memory.size = Bytes::mib(96);
+        }
         change(&mut guest);
         let passport = self.engine.freeze(id, &guest).await.unwrap();
         Defined { id, guest, passport }
@@ -146,6 +156,16 @@ fn config() -> QemuConfig {
     match std::env::var_os("WHIMBREL_TEST_QEMU") {
         Some(binary) => QemuConfig { binary: binary.into(), ..QemuConfig::default() },
         None => QemuConfig::default(),
+    }
+}
+
+/// On Xen a guest is given its kernel; where one lies is for the environment to say.
+fn given_kernel() -> Boot {
+    let path = |name: &str| PathBuf::from(std::env::var_os(name).expect("a kernel is named"));
+    Boot::Kernel {
+        kernel: path("WHIMBREL_TEST_KERNEL"),
+        ramdisk: Some(path("WHIMBREL_TEST_RAMDISK")),
+        command_line: "console=hvc0 quiet".to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use whimbrel_model::id::GuestId;
 use whimbrel_model::run_state::RunState;
 
 /// A launched guest stands still until it is resumed; pause and resume may be repeated.
-async fn it_starts_paused_and_runs_when_told(kind: Kind) {
+pub(crate) async fn it_starts_paused_and_runs_when_told(kind: Kind) {
     let Some(bench) = Bench::new(kind).await else { return };
     let defined = bench.define(|_| {}).await;
     let guest = bench.launch(&defined, "alpha", Start::Boot).await;
@@ -42,7 +42,7 @@ async fn a_guest_may_ignore_the_power_button(kind: Kind) {
 }
 
 /// A reset is transparent: the guest goes on as what it was, and the event says what happened.
-async fn a_reset_keeps_the_guest_running(kind: Kind) {
+pub(crate) async fn a_reset_keeps_the_guest_running(kind: Kind) {
     let Some(bench) = Bench::new(kind).await else { return };
     let defined = bench.define(|_| {}).await;
     let guest = bench.launch(&defined, "alpha", Start::Boot).await;
@@ -56,7 +56,7 @@ async fn a_reset_keeps_the_guest_running(kind: Kind) {
 }
 
 /// The daemon forgets everything, comes back and finds its guest running, the same process.
-async fn it_outlives_the_daemon(kind: Kind) {
+pub(crate) async fn it_outlives_the_daemon(kind: Kind) {
     let Some(bench) = Bench::new(kind).await else { return };
     let defined = bench.define(|_| {}).await;
     let guest = bench.launch(&defined, "alpha", Start::Boot).await;
@@ -78,7 +78,7 @@ async fn it_outlives_the_daemon(kind: Kind) {
 }
 
 /// Nothing is found where nothing was launched, and another guest's engine is not ours.
-async fn attach_finds_only_the_guest_it_was_asked_for(kind: Kind) {
+pub(crate) async fn attach_finds_only_the_guest_it_was_asked_for(kind: Kind) {
     let Some(bench) = Bench::new(kind).await else { return };
     let defined = bench.define(|_| {}).await;
     let directory = bench.directory("alpha");
@@ -91,7 +91,7 @@ async fn attach_finds_only_the_guest_it_was_asked_for(kind: Kind) {
 
 /// After `destroy` there is no process, no socket and no record, only logs; everyone is told; and
 /// it may be repeated.
-async fn destroy_leaves_nothing(kind: Kind) {
+pub(crate) async fn destroy_leaves_nothing(kind: Kind) {
     let Some(bench) = Bench::new(kind).await else { return };
     let defined = bench.define(|_| {}).await;
     let guest = bench.launch(&defined, "alpha", Start::Boot).await;
