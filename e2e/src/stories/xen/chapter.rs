@@ -41,7 +41,7 @@ pub(super) fn as_printed(lab: &XenLab) -> Result<()> {
     two.run(MOUNT)?;
     one.run(&format!("cat > /srv/xen/XenGuest1.cfg <<'END'\n{GUEST}END"))?;
     for host in [one, two] {
-        host.run("ln -sf /usr/bin/whimbrel /usr/local/bin/xm")?;
+        host.run("ln -sf whimbrel /usr/bin/xm")?;
     }
 
     // "Checking that the guest will run successfully on both the source and target hosts."
@@ -79,9 +79,9 @@ const ANSWERS: &str = "for i in $(seq 50); do
 fn create_and_watch(host: &XenHost) -> Result<()> {
     host.run(
         "cd /srv/xen; rm -f /tmp/keys; mkfifo /tmp/keys
-         (timeout 90 script -qefc 'xm create XenGuest1.cfg -c' /dev/null </tmp/keys >/tmp/typed 2>&1) &
+         (timeout 120 script -qefc 'xm create XenGuest1.cfg -c' /dev/null </tmp/keys >/tmp/typed 2>&1) &
          exec 3>/tmp/keys
-         for i in $(seq 600); do grep -q 'witness: ready' /tmp/typed && break; sleep 0.1; done
+         while kill -0 $! && ! grep -q 'witness: ready' /tmp/typed; do sleep 0.1; done
          printf '\\035' >&3; wait; cat /tmp/typed; grep -q 'witness: ready' /tmp/typed",
     )?;
     Ok(())
