@@ -21,14 +21,15 @@ pub(crate) use points::{Stoppable, head, name_of, repeats};
 #[cfg(feature = "fault-points")]
 mod points {
     use async_trait::async_trait;
+    use std::collections::BTreeSet;
     use std::fmt::Debug;
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
     use std::time::Duration;
     use tokio::sync::broadcast;
     use whimbrel_engine::{
-        ChannelEnd, Engine, EngineError, EngineEvent, HostMemory, Instance, Launch, Migration,
-        MigrationOptions, Process, Tuning,
+        Adopt, ChannelEnd, Described, Engine, EngineError, EngineEvent, Foreign, HostMemory,
+        Instance, Launch, Migration, MigrationOptions, Process, Tuning,
     };
     use whimbrel_handoff::effect::Effect;
     use whimbrel_handoff::record::Standing;
@@ -109,6 +110,22 @@ mod points {
 
         async fn end_unused(&self, id: GuestId, directory: &Path) -> Result<bool, EngineError> {
             self.0.end_unused(id, directory).await
+        }
+
+        fn foreign_tool(&self) -> Option<&'static str> {
+            self.0.foreign_tool()
+        }
+
+        async fn foreign(&self, ours: &BTreeSet<GuestId>) -> Result<Vec<Foreign>, EngineError> {
+            self.0.foreign(ours).await
+        }
+
+        async fn describe(&self, foreign: &Foreign) -> Result<Described, EngineError> {
+            self.0.describe(foreign).await
+        }
+
+        async fn adopt(&self, adopt: Adopt) -> Result<Arc<dyn Instance>, EngineError> {
+            Ok(Arc::new(Stoppable(self.0.adopt(adopt).await?)))
         }
     }
 

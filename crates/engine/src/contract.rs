@@ -5,6 +5,7 @@
 
 use crate::error::EngineError;
 use async_trait::async_trait;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,57 @@ pub trait Engine: Send + Sync {
     /// it has never run its guest; returns whether there is none now. For one that hangs in the
     /// middle of a stream that broke.
     async fn end_unused(&self, id: GuestId, directory: &Path) -> Result<bool, EngineError>;
+
+    /// The program with which others start guests in this engine; none: nobody can.
+    fn foreign_tool(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Returns the guests of this engine that are none of `ours`.
+    async fn foreign(&self, _ours: &BTreeSet<GuestId>) -> Result<Vec<Foreign>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// Says how a guest that others have started would be defined. Refuses one that has what a
+    /// definition cannot say, and names all of it.
+    async fn describe(&self, foreign: &Foreign) -> Result<Described, EngineError> {
+        Err(EngineError::Unsupported { what: format!("guests of others: `{}`", foreign.name) })
+    }
+
+    /// Makes an instance of a guest that others have started, which does not notice. What an
+    /// earlier daemon finds by [`Engine::attach`] is written by it.
+    async fn adopt(&self, adopt: Adopt) -> Result<Arc<dyn Instance>, EngineError> {
+        Err(EngineError::Unsupported { what: format!("adopting `{}`", adopt.guest.name) })
+    }
+}
+
+/// A guest in the engine that this program has not started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    pub id: GuestId,
+    /// As the engine has it; it need not be a name that a guest of ours could have.
+    pub name: String,
+    pub run: RunState,
+    pub memory: Bytes,
+    pub cpu_count: u32,
+    pub cpu_time: Duration,
+}
+
+/// A definition that was read from an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    pub guest: Guest,
+    /// What will not be the same once the guest is started again, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// What is to be adopted, and where it is written down.
+#[derive(Debug)]
+pub struct Adopt {
+    pub guest: Guest,
+    pub passport: Passport,
+    /// See [`Launch::directory`].
+    pub directory: PathBuf,
 }
 
 /// The memory of a host whose kernel sees only a part of it.

@@ -39,6 +39,10 @@ pub enum EngineError {
     #[error("guest `{guest}` arrived here paused, and QEMU {version} cannot move it on like this")]
     NeverRanHere { guest: String, version: String },
 
+    /// A guest that others have started, and everything of it that ours cannot have.
+    #[error("guest `{guest}` has what a definition cannot say: {}", .what.join(", "))]
+    NotExpressible { guest: String, what: Vec<String> },
+
     #[error("the engine cannot do this: {what}")]
     Unsupported { what: String },
 
@@ -67,6 +71,7 @@ impl Remedy for EngineError {
             EngineError::Silent { .. } => "engine/silent",
             EngineError::Refused { .. } => "engine/refused",
             EngineError::NeverRanHere { .. } => "engine/never-ran-here",
+            EngineError::NotExpressible { .. } => "engine/not-expressible",
             EngineError::Unsupported { .. } => "engine/unsupported",
             EngineError::File { .. } => "engine/file-failed",
         }
@@ -79,6 +84,7 @@ impl Remedy for EngineError {
             | EngineError::ImageLocked { .. }
             | EngineError::PermissionDenied { .. }
             | EngineError::NeverRanHere { .. }
+            | EngineError::NotExpressible { .. }
             | EngineError::Unsupported { .. } => Kind::Refused,
             EngineError::Start { .. }
             | EngineError::Gone { .. }
@@ -117,6 +123,10 @@ impl Remedy for EngineError {
             }
             EngineError::NeverRanHere { guest, .. } => {
                 format!("let it run first, if only for a moment: `whimbrel unpause {guest}`")
+            }
+            EngineError::NotExpressible { .. } => {
+                "leave it to the program that has started it, or start it there without these"
+                    .to_owned()
             }
             EngineError::Unsupported { .. } => {
                 "change the guest's definition, or use another engine".to_owned()

@@ -6,22 +6,31 @@
 //! One question a file: what a guest is called in xl's words (`config`), one guest (`instance`) and
 //! its terminal (`console`), what is written down about it (`record`), what stands between xl and
 //! the carrying process while it moves (`pipe`), what is let in of that (`header`), and who says
-//! that a domain has ended (`store`).
+//! that a domain has ended (`store`); of the guests that others have started, which there are
+//! (`domains`), what they are (`describe`), and what xl has left to watch over them (`monitor`).
 
 mod config;
 mod console;
+mod describe;
+mod domains;
 mod header;
 mod instance;
+mod json;
+mod monitor;
 pub mod pipe;
 mod record;
 mod store;
 mod xl;
 
 use crate::boot_files;
-use crate::contract::{Engine, EngineFacts, HostMemory, Instance, Launch};
+use crate::contract::{
+    Adopt, Described, Engine, EngineFacts, Foreign, HostMemory, Instance, Launch,
+};
 use crate::error::EngineError;
 use async_trait::async_trait;
+use domains::Domains;
 use instance::XenInstance;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use whimbrel_model::guest::{DiskDevice, Guest, Mac};
@@ -30,10 +39,14 @@ use whimbrel_model::passport::{Accelerator, Cpu, Device, DeviceKind, EngineKind,
 
 /// Xen's own range of addresses for guests' network cards.
 const MAC_PREFIX: [u8; 3] = [0x00, 0x16, 0x3e];
+/// Guests have the host's own processor.
+const CPU_MODEL: &str = "host";
 
 /// The Xen that this host runs on.
 #[derive(Debug, Default)]
-pub struct Xen;
+pub struct Xen {
+    domains: Domains,
+}
 
 impl Xen {
     /// Whether this is the control domain of a Xen host.
@@ -76,8 +89,8 @@ impl Engine for Xen {
                 .map(|(_, machine)| (*machine).to_owned())
                 .collect(),
             machine_default: config::MACHINE_PVH.to_owned(),
-            cpu_model: "host".to_owned(),
-            cpu_models: vec!["host".to_owned()],
+            cpu_model: CPU_MODEL.to_owned(),
+            cpu_models: vec![CPU_MODEL.to_owned()],
             cpu_features: info.cpu_features,
             has_multifd: false,
             has_multifd_zstd: false,
@@ -91,19 +104,8 @@ impl Engine for Xen {
         let boot_files = tokio::task::spawn_blocking(move || boot_files::of_kernel(&described))
             .await
             .expect("reading files does not panic")?;
-        Ok(Passport {
-            guest: id,
-            engine: EngineKind::Xen,
-            engine_version: facts.version,
-            accelerator: facts.accelerator,
-            machine: guest.machine.clone().unwrap_or(facts.machine_default),
-            cpu: Cpu { model: facts.cpu_model, features: facts.cpu_features },
-            memory: guest.memory.size,
-            cpu_count: guest.cpus.count,
-            cpu_count_max: guest.cpus.count_max,
-            devices: devices(id, guest),
-            boot_files,
-        })
+        let cpu = Cpu { model: facts.cpu_model, features: facts.cpu_features };
+        Ok(Passport { cpu, boot_files, ..passport(id, guest, facts.version) })
     }
 
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn Instance>, EngineError> {
@@ -126,6 +128,43 @@ impl Engine for Xen {
             return Ok(false);
         }
         instance.destroy().await.map(|()| true)
+    }
+
+    fn foreign_tool(&self) -> Option<&'static str> {
+        Some(xl::PROGRAM)
+    }
+
+    async fn foreign(&self, ours: &BTreeSet<GuestId>) -> Result<Vec<Foreign>, EngineError> {
+        self.domains.besides(ours).await
+    }
+
+    async fn describe(&self, foreign: &Foreign) -> Result<Described, EngineError> {
+        let gone = || EngineError::Gone { guest: foreign.name.clone(), last_words: None };
+        let domain = xl::find(&foreign.name, foreign.id).await?.ok_or_else(gone)?;
+        let number = domain.number.to_string();
+        describe::describe(&xl::run(&foreign.name, &["list", "-l", &number]).await?, foreign)
+    }
+
+    async fn adopt(&self, adopt: Adopt) -> Result<Arc<dyn Instance>, EngineError> {
+        let instance: Arc<dyn Instance> = XenInstance::adopt(adopt).await?;
+        Ok(instance)
+    }
+}
+
+/// Everything of a passport that this host need not be asked for.
+fn passport(id: GuestId, guest: &Guest, engine_version: String) -> Passport {
+    Passport {
+        guest: id,
+        engine: EngineKind::Xen,
+        engine_version,
+        accelerator: Accelerator::Kvm,
+        machine: guest.machine.clone().unwrap_or_else(|| config::MACHINE_PVH.to_owned()),
+        cpu: Cpu { model: CPU_MODEL.to_owned(), features: Vec::new() },
+        memory: guest.memory.size,
+        cpu_count: guest.cpus.count,
+        cpu_count_max: guest.cpus.count_max,
+        devices: devices(id, guest),
+        boot_files: Vec::new(),
     }
 }
 

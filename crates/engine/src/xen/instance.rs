@@ -11,10 +11,10 @@ use super::pipe::{self, BACK, CANCEL, GO, GONE, STATUS, WAIT};
 use super::record::{Moving, Record};
 use super::store::Store;
 use super::xl::{self, Domain, Reason};
-use super::{config, console};
+use super::{config, console, monitor};
 use crate::contract::{
-    ChannelEnd, EngineEvent, Instance, Launch, Migration, MigrationOptions, Process, Progress,
-    Start, Tuning,
+    Adopt, ChannelEnd, EngineEvent, Instance, Launch, Migration, MigrationOptions, Process,
+    Progress, Start, Tuning,
 };
 use crate::error::EngineError;
 use crate::qemu::process::Pinned;
@@ -28,7 +28,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast;
+use whimbrel_model::guest::Guest;
 use whimbrel_model::id::GuestId;
+use whimbrel_model::passport::Passport;
 use whimbrel_model::run_state::RunState;
 use whimbrel_model::units::Bytes;
 
@@ -68,13 +70,7 @@ enum Answer {
 impl XenInstance {
     pub(super) async fn launch(launch: Launch) -> Result<Arc<Self>, EngineError> {
         let name = launch.guest.name.to_string();
-        let text = config::text(&launch.guest, &launch.passport)?;
-        let path = launch.directory.join(CONFIG);
-        std::fs::write(&path, text).map_err(|source| EngineError::File {
-            action: "write",
-            path: path.clone(),
-            source,
-        })?;
+        let path = write_config(&launch.guest, &launch.passport, &launch.directory)?;
         let has_run = launch.start == Start::Boot;
         let mut record =
             Record { id: launch.passport.guest, name: name.clone(), has_run, moving: None };
@@ -96,6 +92,29 @@ impl XenInstance {
         Self::open(record, &launch.directory, launch.passport.memory).await
     }
 
+    /// Makes a guest of a domain that others have started, and does not touch the domain.
+    pub(super) async fn adopt(adopt: Adopt) -> Result<Arc<Self>, EngineError> {
+        let Adopt { guest, passport, directory } = adopt;
+        let name = guest.name.to_string();
+        if xl::find(&name, passport.guest).await?.is_none() {
+            return Err(EngineError::Gone { guest: name, last_words: None });
+        }
+        write_config(&guest, &passport, &directory)?;
+        let record = Record { id: passport.guest, name: name.clone(), has_run: true, moving: None };
+        // Once this is written it is ours, whoever dies.
+        record.write(&directory)?;
+        let opened = async {
+            let opened = Self::open(record, &directory, passport.memory).await?;
+            // Last: without it nobody but us sees to what follows the guest's end.
+            monitor::end(&name).await.map(|()| opened)
+        };
+        let opened = opened.await;
+        if opened.is_err() {
+            Record::remove(&directory)?;
+        }
+        opened
+    }
+
     pub(super) async fn attach(
         id: GuestId,
         directory: &Path,
@@ -109,6 +128,8 @@ impl XenInstance {
         if !is_moving && xl::find(&record.name, id).await?.is_none() {
             return Ok(None);
         }
+        // The daemon may have died just when it had adopted the guest.
+        monitor::end(&record.name).await?;
         Self::open(record, directory, Bytes(0)).await.map(Some)
     }
 
@@ -117,13 +138,8 @@ impl XenInstance {
         directory: &Path,
         memory: Bytes,
     ) -> Result<Arc<Self>, EngineError> {
-        let failed = |source| EngineError::File {
-            action: "watch domains over",
-            path: PathBuf::from("/run/xenstored/socket"),
-            source,
-        };
-        let store = Store::open().await.map_err(failed)?;
-        let ends = store.watch_ends().await.map_err(failed)?;
+        let store = Store::open().await.map_err(store_failed)?;
+        let ends = store.watch_ends().await.map_err(store_failed)?;
         let (events, _) = broadcast::channel(EVENTS_KEPT_MAX);
         let instance = Arc::new(XenInstance {
             id: record.id,
@@ -265,6 +281,11 @@ impl XenInstance {
     }
 }
 
+pub(super) fn store_failed(source: std::io::Error) -> EngineError {
+    let path = PathBuf::from("/run/xenstored/socket");
+    EngineError::File { action: "watch domains over", path, source }
+}
+
 /// Says a word to the process that moves the guest of a directory.
 async fn tell(directory: &Path, word: &str) -> Answer {
     let asked = async {
@@ -284,6 +305,20 @@ async fn tell(directory: &Path, word: &str) -> Answer {
         "failed" => Answer::Failed(rest.to_owned()),
         "foreign" => Answer::Foreign(rest.to_owned()),
         _ => Answer::Silent,
+    }
+}
+
+/// Writes the file that the guest is started from, and returns its path.
+fn write_config(
+    guest: &Guest,
+    passport: &Passport,
+    directory: &Path,
+) -> Result<PathBuf, EngineError> {
+    let text = config::text(guest, passport)?;
+    let path = directory.join(CONFIG);
+    match std::fs::write(&path, text) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(EngineError::File { action: "write", path, source }),
     }
 }
 
@@ -344,7 +379,7 @@ async fn receive(launch: &Launch) -> Result<Process, EngineError> {
 /// The task beside an instance: looks whenever a domain ends.
 async fn listen(
     instance: Weak<XenInstance>,
-    mut ends: super::store::Ends,
+    mut ends: super::store::Changes,
     told: broadcast::Sender<EngineEvent>,
 ) {
     let mut said = None;
@@ -413,13 +448,7 @@ impl Instance for XenInstance {
             None if self.moving().is_some() => return Ok(RunState::Paused),
             None => return Err(EngineError::Gone { guest: self.name(), last_words: None }),
         };
-        Ok(match domain.ended {
-            Some(Reason::PowerOff) => RunState::ShutDown,
-            Some(Reason::Crash) => RunState::Panicked,
-            Some(Reason::Reboot | Reason::Suspend) => RunState::Paused,
-            None if domain.is_paused => RunState::Paused,
-            None => RunState::Running,
-        })
+        Ok(domain.run())
     }
 
     async fn pause(&self) -> Result<(), EngineError> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Copyright the Whimbrel authors
 
-//! Speaks with xenstored over its socket: reads a key, and waits for domains to end.
+//! Speaks with xenstored over its socket: reads a key, and waits for domains to come and go.
 //!
 //! A message is a header of four little-endian words (type, request, transaction, length) and as
 //! many bytes. What is watched is told without having been asked, so a connection that watches is
@@ -45,9 +45,20 @@ impl Store {
     }
 
     /// Turns the connection into one that hears whenever a domain has shut down or is gone.
-    pub(super) async fn watch_ends(mut self) -> io::Result<Ends> {
-        self.say(WATCH, &["@releaseDomain", "ends"]).await?;
-        Ok(Ends(self))
+    pub(super) async fn watch_ends(self) -> io::Result<Changes> {
+        self.watch(&["@releaseDomain"]).await
+    }
+
+    /// The same, and when there is one more.
+    pub(super) async fn watch_domains(self) -> io::Result<Changes> {
+        self.watch(&["@introduceDomain", "@releaseDomain"]).await
+    }
+
+    async fn watch(mut self, keys: &[&str]) -> io::Result<Changes> {
+        for key in keys {
+            self.say(WATCH, &[key, "domains"]).await?;
+        }
+        Ok(Changes(self))
     }
 
     async fn say(&mut self, kind: u32, words: &[&str]) -> io::Result<()> {
@@ -71,12 +82,12 @@ impl Store {
     }
 }
 
-/// The ends of domains on this host.
+/// The domains of this host as they come and go.
 #[derive(Debug)]
-pub(super) struct Ends(Store);
+pub(super) struct Changes(Store);
 
-impl Ends {
-    /// Waits for the next one, whichever domain it is.
+impl Changes {
+    /// Waits for the next change, whichever domain it is.
     pub(super) async fn next(&mut self) -> io::Result<()> {
         loop {
             let (kind, payload) = self.0.hear().await?;

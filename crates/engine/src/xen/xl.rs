@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
 use whimbrel_model::id::GuestId;
+use whimbrel_model::run_state::RunState;
 use whimbrel_model::units::Bytes;
 
 pub(super) const PROGRAM: &str = "xl";
@@ -19,12 +20,28 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A domain, as `xl list -v` shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Domain {
+    pub(super) name: String,
     pub(super) number: u32,
+    pub(super) memory: Bytes,
+    pub(super) cpu_count: u32,
     pub(super) is_paused: bool,
     /// It has stopped for good, for this reason.
     pub(super) ended: Option<Reason>,
     pub(super) cpu_time: Duration,
     pub(super) id: String,
+}
+
+impl Domain {
+    /// What the guest in it does.
+    pub(super) fn run(&self) -> RunState {
+        match self.ended {
+            Some(Reason::PowerOff) => RunState::ShutDown,
+            Some(Reason::Crash) => RunState::Panicked,
+            Some(Reason::Reboot | Reason::Suspend) => RunState::Paused,
+            None if self.is_paused => RunState::Paused,
+            None => RunState::Running,
+        }
+    }
 }
 
 /// Why a domain shut down, by Xen's numbers.
@@ -69,25 +86,37 @@ pub(super) fn reason(said: &str) -> &str {
     first.or_else(|| lines().next_back()).unwrap_or("it says nothing")
 }
 
+/// Returns all domains of this host, the control domain among them.
+pub(super) async fn domains(guest: &str) -> Result<Vec<Domain>, EngineError> {
+    let text = run(guest, &["list", "-v"]).await?;
+    Ok(text.lines().skip(1).filter_map(parse).collect())
+}
+
 /// Finds the domain that is a guest.
 pub(super) async fn find(guest: &str, id: GuestId) -> Result<Option<Domain>, EngineError> {
-    let text = run(guest, &["list", "-v"]).await?;
     let id = id.to_string();
-    Ok(text.lines().skip(1).filter_map(parse).find(|domain| domain.id == id))
+    Ok(domains(guest).await?.into_iter().find(|domain| domain.id == id))
 }
 
 /// Reads a line of `xl list -v`: name, number, MiB, vCPUs, state, seconds, UUID, reason, label.
-fn parse(line: &str) -> Option<Domain> {
+pub(super) fn parse(line: &str) -> Option<Domain> {
     // From the right, as names may hold anything.
-    let words: Vec<&str> = line.split_whitespace().rev().collect();
-    let [_label, reason, id, seconds, state, _vcpus, _memory, number, ..] = words.as_slice() else {
-        return None;
+    let mut rest = line.trim_end();
+    let mut word = || {
+        let (left, word) = rest.rsplit_once(char::is_whitespace)?;
+        rest = left.trim_end();
+        Some(word)
     };
+    let [_label, reason, id, seconds] = [word()?, word()?, word()?, word()?];
+    let [state, cpu_count, memory, number] = [word()?, word()?, word()?, word()?];
     let is_shut_down = state.contains('s') || state.contains('c');
     Some(Domain {
+        name: rest.to_owned(),
         number: number.parse().ok()?,
+        memory: Bytes::mib(memory.parse::<u32>().ok()?.into()),
+        cpu_count: cpu_count.parse().ok()?,
         is_paused: state.contains('p'),
-        ended: match *reason {
+        ended: match reason {
             "0" if is_shut_down => Some(Reason::PowerOff),
             "1" => Some(Reason::Reboot),
             "2" => Some(Reason::Suspend),
@@ -95,7 +124,7 @@ fn parse(line: &str) -> Option<Domain> {
             _ => Some(Reason::Crash),
         },
         cpu_time: Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?,
-        id: (*id).to_owned(),
+        id: id.to_owned(),
     })
 }
 
@@ -188,9 +217,11 @@ mod tests {
     fn domains_are_read() {
         let id = "6f3f7a52-61c2-4b7e-9f3e-0a4f0f6a0001";
         let line = |state: &str, reason: &str| {
-            parse(&format!("web1  12  128  1  {state}  4.5  {id}  {reason}  -")).unwrap()
+            parse(&format!("web 1  12  128  2  {state}  4.5  {id}  {reason}  -")).unwrap()
         };
         let running = line("-b----", "-");
+        assert_eq!((running.name.as_str(), running.cpu_count), ("web 1", 2));
+        assert_eq!((running.memory, running.id.as_str()), (Bytes::mib(128), id));
         assert_eq!((running.number, running.is_paused, running.ended), (12, false, None));
         assert_eq!(running.cpu_time, Duration::from_millis(4500));
         assert!(line("--p---", "-").is_paused);

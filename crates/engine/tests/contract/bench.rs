@@ -63,7 +63,7 @@ impl Bench {
                 (fake.clone(), Some(fake))
             }
             Kind::Qemu => (Arc::new(Qemu::new(config())), None),
-            Kind::Xen => (Arc::new(Xen), None),
+            Kind::Xen => (Arc::new(Xen::default()), None),
         };
         match engine.facts().await {
             Ok(_) => Some(Bench { kind, engine, fake, folder }),

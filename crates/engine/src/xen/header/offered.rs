@@ -6,7 +6,7 @@
 //!
 //! It is kept beside the guest, as the process that compares is not the daemon.
 
-use super::{EngineError, HeaderError, Json, Path, PathBuf, Read};
+use super::{EngineError, Json, Path, PathBuf, Read};
 use crate::xen::config::{self, MACHINE_PV};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ enum Harmless {
     Anything,
     /// What it is without having been set.
     Only(&'static str),
-    NoNumber,
+    Number(i128),
     /// A group without settings.
     Empty,
 }
@@ -34,12 +34,14 @@ const HARMLESS: &[(&str, Harmless)] = &[
     ("on_crash", Harmless::Anything),
     ("on_watchdog", Harmless::Anything),
     ("on_soft_reset", Harmless::Anything),
+    // Of no number in particular.
+    ("c_info/domid", Harmless::Number(0xffff_ffff)),
     ("c_info/run_hotplug_scripts", Harmless::Only("True")),
     ("b_info/avail_vcpus", Harmless::Anything),
     ("b_info/tsc_mode", Harmless::Anything),
     ("b_info/sched_params", Harmless::Anything),
     ("b_info/claim_mode", Harmless::Anything),
-    ("b_info/video_memkb", Harmless::NoNumber),
+    ("b_info/video_memkb", Harmless::Number(0)),
     ("b_info/type.pvh", Harmless::Empty),
     ("b_info/type.pv", Harmless::Empty),
     ("b_info/arch_arm", Harmless::Empty),
@@ -50,8 +52,19 @@ const HARMLESS: &[(&str, Harmless)] = &[
 ];
 /// A balloon may have made it less.
 const AT_MOST: [&str; 2] = ["b_info/max_memkb", "b_info/target_memkb"];
+/// The bridge of a network card that names none.
+pub(in crate::xen) const BRIDGE_UNSAID: &str = "xenbr0";
 /// What tells the members of a list apart.
 const NAMES: [(&str, &str); 2] = [("disks", "vdev"), ("nics", "mac")];
+
+/// A setting that is not as it was offered.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub(in crate::xen) enum Difference {
+    #[error("`{key}` is {found}, and {expected} was offered")]
+    Differs { key: String, found: String, expected: String },
+    #[error("it has `{key}` ({found}), which was not offered")]
+    NotOffered { key: String, found: String },
+}
 
 /// What must be in the header.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,13 +90,15 @@ impl Offered {
     }
 
     /// Compares with what was sent.
-    pub(super) fn check(&self, sent: &Json) -> Result<(), HeaderError> {
-        compare("", sent, Some(&self.0))
+    pub(in crate::xen) fn differences(&self, sent: &Json) -> Vec<Difference> {
+        let mut found = Vec::new();
+        compare("", sent, Some(&self.0), &mut found);
+        found
     }
 
-    #[cfg(test)]
-    pub(super) fn of(guest: &Guest, passport: &Passport) -> Offered {
-        Offered(serde_json::from_value(of(guest, passport)).unwrap())
+    pub(in crate::xen) fn of(guest: &Guest, passport: &Passport) -> Offered {
+        let value = of(guest, passport);
+        Offered(serde_json::from_value(value).expect("a checked guest has no NUL in it"))
     }
 }
 
@@ -135,61 +150,66 @@ fn of(guest: &Guest, passport: &Passport) -> Value {
 }
 
 /// Compares what was sent at `place` with what was offered there, if anything was.
-fn compare(place: &str, sent: &Json, offered: Option<&Json>) -> Result<(), HeaderError> {
-    let differs = |expected: &Json| {
-        let (key, found) = (place.to_owned(), sent.to_string());
-        Err(HeaderError::Differs { key, found, expected: expected.to_string() })
-    };
-    match (sent, offered) {
-        (Json::Map(sent), Some(Json::Map(offered))) => compare_maps(place, sent, offered),
-        (Json::List(sent), Some(Json::List(offered))) => compare_lists(place, sent, offered),
-        (Json::Number(sent), Some(Json::Number(most))) if AT_MOST.contains(&place) => {
-            if (0..=*most).contains(sent) { Ok(()) } else { differs(&Json::Number(*most)) }
+fn compare(place: &str, sent: &Json, offered: Option<&Json>, found: &mut Vec<Difference>) {
+    let is_as_offered = match (sent, offered) {
+        (Json::Map(sent), Some(Json::Map(offered))) => {
+            return compare_maps(place, sent, offered, found);
         }
-        (sent, Some(offered)) if sent == offered => Ok(()),
-        (_, Some(offered)) => differs(offered),
-        (sent, None) => match is_harmless(place, sent) {
-            true => Ok(()),
-            false => {
-                let (key, found) = (place.to_owned(), sent.to_string());
-                Err(HeaderError::NotOffered { key, found })
-            }
-        },
+        (Json::List(sent), Some(Json::List(offered))) => {
+            return compare_lists(place, sent, offered, found);
+        }
+        (Json::Number(sent), Some(Json::Number(most))) if AT_MOST.contains(&place) => {
+            (0..=*most).contains(sent)
+        }
+        (sent, Some(offered)) => sent == offered,
+        (sent, None) => is_harmless(place, sent),
+    };
+    if is_as_offered {
+        return;
     }
+    let (key, sent) = (place.to_owned(), sent.to_string());
+    found.push(match offered {
+        Some(offered) => Difference::Differs { key, found: sent, expected: offered.to_string() },
+        None => Difference::NotOffered { key, found: sent },
+    });
 }
 
 fn compare_maps(
     place: &str,
     sent: &BTreeMap<String, Json>,
     offered: &BTreeMap<String, Json>,
-) -> Result<(), HeaderError> {
+    found: &mut Vec<Difference>,
+) {
     let below =
         |key: &str| if place.is_empty() { key.to_owned() } else { format!("{place}/{key}") };
     for (key, sent) in sent {
-        compare(&below(key), sent, offered.get(key))?;
+        compare(&below(key), sent, offered.get(key), found);
     }
-    // libxl leaves out what is nothing.
-    let is_nothing = |value: &Json| match value {
+    for (key, expected) in offered.iter().filter(|(key, _)| !sent.contains_key(*key)) {
+        let key = below(key);
+        if !is_meant_unsaid(&key, expected) {
+            let (found_there, expected) = ("not there".to_owned(), expected.to_string());
+            found.push(Difference::Differs { key, found: found_there, expected });
+        }
+    }
+}
+
+/// Whether a setting that is left out has this value: libxl leaves out what is nothing, and fills
+/// in what a domain cannot be without.
+fn is_meant_unsaid(place: &str, value: &Json) -> bool {
+    match value {
         Json::Null | Json::Number(0) => true,
+        Json::Number(1) => place == "b_info/max_vcpus",
+        Json::Text(text) if place == "nics/bridge" => text == BRIDGE_UNSAID,
         Json::Text(text) => text.is_empty(),
         Json::List(items) => items.is_empty(),
         Json::Map(map) => map.is_empty(),
         Json::Bool(_) | Json::Number(_) => false,
-    };
-    let missing =
-        offered.iter().find(|(key, value)| !sent.contains_key(*key) && !is_nothing(value));
-    match missing {
-        None => Ok(()),
-        Some((key, expected)) => Err(HeaderError::Differs {
-            key: below(key),
-            found: "not there".to_owned(),
-            expected: expected.to_string(),
-        }),
     }
 }
 
 /// Compares two lists, whose members may stand in another order.
-fn compare_lists(place: &str, sent: &[Json], offered: &[Json]) -> Result<(), HeaderError> {
+fn compare_lists(place: &str, sent: &[Json], offered: &[Json], found: &mut Vec<Difference>) {
     let name = NAMES.iter().find(|(list, _)| *list == place).map_or("", |(_, name)| name);
     let named = |item: &Json| match item {
         Json::Map(map) => map.get(name).cloned(),
@@ -199,15 +219,14 @@ fn compare_lists(place: &str, sent: &[Json], offered: &[Json]) -> Result<(), Hea
     for sent in sent {
         let at = left.iter().position(|offered| named(offered) == named(sent));
         let offered = at.map(|at| left.swap_remove(at));
-        compare(place, sent, offered)?;
+        compare(place, sent, offered, found);
     }
-    match left.is_empty() {
-        true => Ok(()),
-        false => Err(HeaderError::Differs {
+    if !left.is_empty() {
+        found.push(Difference::Differs {
             key: place.to_owned(),
             found: format!("a list of {}", sent.len()),
             expected: format!("a list of {}", offered.len()),
-        }),
+        });
     }
 }
 
@@ -216,7 +235,7 @@ fn is_harmless(place: &str, sent: &Json) -> bool {
     match (rule, sent) {
         (Some(Harmless::Anything), _) => true,
         (Some(Harmless::Only(value)), Json::Text(sent)) => sent == value,
-        (Some(Harmless::NoNumber), Json::Number(0)) => true,
+        (Some(Harmless::Number(value)), Json::Number(sent)) => sent == value,
         (Some(Harmless::Empty), Json::Map(map)) => map.is_empty(),
         _ => false,
     }
