@@ -16,6 +16,9 @@ _whimbrel() {
             ",$1")
                 cmd="whimbrel"
                 ;;
+            whimbrel,adopt)
+                cmd="whimbrel__subcmd__adopt"
+                ;;
             whimbrel,cancel)
                 cmd="whimbrel__subcmd__cancel"
                 ;;
@@ -152,8 +155,30 @@ _whimbrel() {
 
     case "${cmd}" in
         whimbrel)
-            opts="-h -V --json --socket --config --help --version create start stop shutdown destroy reboot pause unpause list ls ps show edit rm console plan migrate watch cancel cutover report recover log info doctor host relocation pages reload import daemon carry xl-pipe completions man"
+            opts="-h -V --json --socket --config --help --version create start stop shutdown destroy reboot pause unpause list ls ps show edit adopt rm console plan migrate watch cancel cutover report recover log info doctor host relocation pages reload import daemon carry xl-pipe completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        whimbrel__subcmd__adopt)
+            opts="-h --json --socket --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -42,6 +42,7 @@ complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "ls" -d 'List gues
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "ps" -d 'List guests: where they are, what they are doing, what they use'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "show" -d 'Show what a guest is, where it is, and which paired hosts could take it'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "edit" -d 'Change the definition of a guest. A running guest keeps the old one until its next start'
+complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "adopt" -d 'Take over a guest that was started with the engine\'s own tool (Xen\'s `xl`)'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "rm" -d 'Forget the definition of a stopped guest. Disks are never touched'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "console" -d 'Attach to a guest\'s console. Ctrl+] leaves it'
 complete -c whimbrel -n "__fish_whimbrel_needs_command" -f -a "plan" -d 'Check what a migration would meet, and forecast what it would cost. Nothing is changed'
@@ -135,6 +136,10 @@ complete -c whimbrel -n "__fish_whimbrel_using_subcommand edit" -l socket -d 'Th
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand edit" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand edit" -l json -d 'Print data and problems as JSON'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand edit" -s h -l help -d 'Print help'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand adopt" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand adopt" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand adopt" -l json -d 'Print data and problems as JSON'
+complete -c whimbrel -n "__fish_whimbrel_using_subcommand adopt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand rm" -l socket -d 'The daemon\'s socket [default: as configured]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand rm" -l config -d 'The daemon\'s configuration [default: /etc/whimbrel/whimbrel.toml]' -r -F
 complete -c whimbrel -n "__fish_whimbrel_using_subcommand rm" -l json -d 'Print data and problems as JSON'

@@ -290,6 +290,11 @@ impl Client {
         self.post(&path(guest, "/start"), &()).await
     }
 
+    /// Takes over a guest that others have started.
+    pub async fn adopt(&self, guest: &str) -> Result<Created, Problem> {
+        self.post(&path(guest, "/adopt"), &()).await
+    }
+
     /// Stops a guest, and waits for it.
     pub async fn stop(&self, guest: &str, request: &StopGuest) -> Result<GuestSummary, Problem> {
         let wait = Duration::from_millis(request.timeout_ms.unwrap_or(STOP_TIMEOUT_MS_DEFAULT));

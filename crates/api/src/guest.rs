@@ -114,7 +114,7 @@ pub struct GuestSummary {
     /// The same on every host, for all its life.
     pub uuid: String,
     /// Its number on the host that answers; never used twice there. Absent for a guest that
-    /// another host answered for.
+    /// another host answered for, and for one that is not ours.
     pub id: Option<u32>,
     /// The name it was defined with.
     pub name: String,
@@ -132,6 +132,10 @@ pub struct GuestSummary {
     pub is_transient: bool,
     /// Whether it is started when its host starts.
     pub is_autostarted: bool,
+    /// Whether it was started with the engine's own tool and not by this program: it can be looked
+    /// at and adopted, and nothing else.
+    #[serde(default)]
+    pub is_foreign: bool,
     /// The host it is moving to or arriving from, while it does.
     pub moving_with: Option<String>,
 }
@@ -274,7 +278,7 @@ pub struct CreateGuest {
     pub is_left_stopped: bool,
 }
 
-/// A guest that was defined or edited, and what there is to say about it.
+/// A guest that was defined, edited or adopted, and what there is to say about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Created {
     /// The guest, after it was started.

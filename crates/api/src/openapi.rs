@@ -80,6 +80,8 @@ fn table() -> Vec<Entry> {
             .takes::<EditGuest>()
             .answers::<Created>(),
         op(Post, "/v1/guests/{guest}/start", "Start a guest").answers::<GuestSummary>(),
+        op(Post, "/v1/guests/{guest}/adopt", "Take over a guest that others have started")
+            .answers::<Created>(),
         op(Post, "/v1/guests/{guest}/stop", "Stop a guest, and wait for it")
             .takes::<StopGuest>()
             .answers::<GuestSummary>(),

@@ -3,6 +3,7 @@
 
 //! The commands, one file each, and what they have in common.
 
+mod adopt;
 mod cancel;
 mod completions;
 mod console;
@@ -104,6 +105,7 @@ pub(crate) enum Command {
     List(list::Args),
     Show(show::Args),
     Edit(edit::Args),
+    Adopt(adopt::Args),
     Rm(rm::Args),
     Console(console::Args),
     Plan(plan::Args),
@@ -174,6 +176,7 @@ impl Command {
             Self::List(args) => list::run(cx, args).await,
             Self::Show(args) => show::run(cx, args).await,
             Self::Edit(args) => edit::run(cx, args).await,
+            Self::Adopt(args) => adopt::run(cx, args).await,
             Self::Rm(args) => rm::run(cx, args).await,
             Self::Console(args) => console::run(cx, args).await,
             Self::Plan(args) => plan::run(cx, args).await,

@@ -13,7 +13,7 @@ mod hosts;
 mod moves;
 mod recovery;
 
-pub(crate) use guests::{accelerator_name, own as own_guests};
+pub(crate) use guests::{accelerator_name, define, detail_of, engine_name, own as own_guests};
 pub(crate) use hosts::{reload, room};
 
 use crate::daemon::Daemon;
@@ -97,6 +97,10 @@ impl Backend for Front {
     async fn start(&self, caller: Caller, guest: GuestRef) -> Result<GuestSummary, Problem> {
         let order = crate::guests::Order::Start { caller };
         finish(guests::order(self.0.clone(), guest, order)).await
+    }
+
+    async fn adopt(&self, caller: Caller, guest: GuestRef) -> Result<Created, Problem> {
+        finish(crate::foreign::adopt(self.0.clone(), caller, guest)).await
     }
 
     async fn stop(

@@ -18,7 +18,7 @@ mod view;
 pub(crate) use error::{GuestError, NOTHING_TO_RECOVER};
 pub(crate) use lifecycle::{End, Held, tap_name};
 pub(crate) use order::{GuestEvent, MigrationEvent, Order, Reply, Statement, Stop};
-pub(crate) use papers::{Draft, Papers, parse_passport, parse_stored};
+pub(crate) use papers::{Draft, Papers, parse_passport, parse_stored, writable_disks};
 pub(crate) use task::GuestTask;
 pub(crate) use view::{GuestView, Moving};
 
@@ -118,6 +118,12 @@ impl Registry {
             .collect();
         known.sort_by_key(|(local_id, _)| *local_id);
         known.into_iter().map(|(_, guest)| guest).collect()
+    }
+
+    /// Returns the guests whose engines are this daemon's affair.
+    pub(crate) fn held(&self) -> Vec<GuestId> {
+        let guests = self.lock();
+        guests.iter().filter(|(_, guest)| guest.view().is_held()).map(|(id, _)| *id).collect()
     }
 
     /// Waits until every guest's task has said who owns it, but not for ever: one in which nothing

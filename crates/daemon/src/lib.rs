@@ -19,6 +19,7 @@ pub mod console;
 mod daemon;
 mod disks;
 mod error;
+mod foreign;
 mod guests;
 pub mod http;
 mod memory;

@@ -114,7 +114,8 @@ pub(crate) async fn console(
 ) -> Option<Box<dyn ConsoleStream>> {
     let mut list = GuestList { guests: Vec::new(), hosts_silent: Vec::new() };
     add_guests(daemon, &mut list).await;
-    let found = list.guests.into_iter().find(|found| match guest {
+    let mut theirs = list.guests.into_iter().filter(|found| !found.is_foreign);
+    let found = theirs.find(|found| match guest {
         GuestRef::Name(name) => found.name == name.as_str(),
         GuestRef::Uuid(id) => found.uuid == id.to_string(),
         GuestRef::Number(_) => false,

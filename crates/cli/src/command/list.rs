@@ -12,7 +12,8 @@ use whimbrel_model::units::Bytes;
 
 /// List guests: where they are, what they are doing, what they use.
 ///
-/// Time is the processor time a guest has used on its host, in seconds.
+/// Time is the processor time a guest has used on its host, in seconds. A guest that was started
+/// with the engine's own tool (Xen's `xl`) is there, too: `not adopted`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Ask all paired hosts, too.
@@ -46,12 +47,13 @@ fn render(guests: &[GuestSummary]) -> String {
     for guest in guests {
         let way = if guest.state == GuestState::Arriving { "from" } else { "moving to" };
         let moving = guest.moving_with.as_ref().map(|host| format!(", {way} {host}"));
+        let foreign = if guest.is_foreign { ", not adopted" } else { "" };
         table.row(vec![
             guest.name.clone(),
             guest.id.map(|id| id.to_string()).unwrap_or_default(),
             Bytes(guest.memory_bytes).as_mib_ceil().to_string(),
             guest.cpu_count.to_string(),
-            format!("{}{}", guest.state, moving.unwrap_or_default()),
+            format!("{}{}{foreign}", guest.state, moving.unwrap_or_default()),
             format::seconds(guest.cpu_time_ms),
             guest.host.clone(),
         ]);

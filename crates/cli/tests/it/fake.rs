@@ -7,6 +7,8 @@
 //! `beta` takes the guest, `full` refuses it, `broken` fails, `slow` waits to be cancelled, `far`
 //! leaves it in doubt.
 
+mod foreign;
+
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,8 @@ pub(crate) struct Fake {
     cancelled: Arc<Notify>,
     /// Nothing is kept on this host.
     pub(crate) is_bare: AtomicBool,
+    /// There is a guest `old` that others have started.
+    pub(crate) has_foreign: AtomicBool,
 }
 
 /// How long a guest takes to shut down.
@@ -63,6 +67,7 @@ pub(crate) fn summary(name: &str) -> GuestSummary {
         cpu_time_ms,
         is_transient: false,
         is_autostarted: name == "web1",
+        is_foreign: false,
         moving_with: None,
     }
 }
@@ -327,6 +332,7 @@ impl Fake {
             hub: Mutex::default(),
             cancelled: Arc::default(),
             is_bare: AtomicBool::new(false),
+            has_foreign: AtomicBool::new(false),
         }
     }
 
@@ -435,6 +441,9 @@ impl Backend for Fake {
             let reason = "no route to host".into();
             hosts_silent.push(HostSilent { host: "full".into(), reason });
         }
+        if self.has_foreign.load(Ordering::Relaxed) {
+            guests.push(foreign::old());
+        }
         Ok(GuestList { guests, hosts_silent })
     }
 
@@ -485,6 +494,10 @@ impl Backend for Fake {
 
     async fn start(&self, _: Caller, guest: GuestRef) -> Result<GuestSummary, Problem> {
         self.changed("start", &guest, GuestState::Running)
+    }
+
+    async fn adopt(&self, _: Caller, guest: GuestRef) -> Result<Created, Problem> {
+        foreign::adopt(&guest)
     }
 
     async fn stop(

@@ -5,6 +5,7 @@
 
 use crate::lab::{Lab, run_alone};
 use insta::assert_snapshot;
+use std::sync::atomic::Ordering;
 
 #[test]
 fn guests_are_listed() {
@@ -32,6 +33,52 @@ fn guests_are_listed() {
     let json = lab.run(&["ps", "--json"]);
     let list: serde_json::Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!(list["guests"][0]["memory_bytes"], 512 << 20);
+}
+
+/// A guest that others have started is told apart, and taken over when somebody says so.
+#[test]
+fn a_guest_of_others_is_adopted() {
+    let lab = Lab::new();
+    lab.fake.has_foreign.store(true, Ordering::Relaxed);
+    assert_snapshot!(lab.run(&["list"]), @r#"
+    exit code: 0
+    ----- stdout -----
+    Name  ID  Mem(MiB)  VCPUs  State                 Time(s)  Host
+    web1   1       512      1  running                  82.6  alpha
+    db     2      2048      1  stopped                   0.0  alpha
+    lost   3       128      1  in doubt                  1.0  alpha
+    old            512      1  running, not adopted     82.6  alpha
+    ----- stderr -----
+    "#);
+    assert_snapshot!(lab.prepare().run_as("xm", &["list", "old"]), @r#"
+    exit code: 0
+    ----- stdout -----
+    Name                                      ID Mem(MiB) VCPUs State   Time(s)
+    old                                               512     1 r-----     82.6
+    ----- stderr -----
+    "#);
+    let json: serde_json::Value = serde_json::from_str(&lab.run(&["list", "--json"]).out).unwrap();
+    assert_eq!(json["guests"][3]["is_foreign"], true);
+    assert_eq!(json["guests"][0]["is_foreign"], false);
+    assert_snapshot!(lab.run(&["adopt", "old"]), @r#"
+    exit code: 0
+    ----- stdout -----
+    ----- stderr -----
+    note: it has 64 MiB now, and 96 MiB from its next start
+    old is adopted, and running on alpha.
+    "#);
+    assert_snapshot!(lab.run(&["adopt", "web1"]), @r#"
+    exit code: 1
+    ----- stdout -----
+    ----- stderr -----
+    error: guest `web1` cannot be adopted: this host's engine is qemu, not Xen
+
+    help: define it from its file: `whimbrel create FILE`
+    code: adopt/no-xen
+    "#);
+    // It is not ours, so it is left running when all of ours are stopped.
+    let stopped = lab.run(&["stop", "--all", "--json"]);
+    assert!(!stopped.out.contains("old"), "{stopped}");
 }
 
 #[test]

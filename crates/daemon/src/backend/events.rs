@@ -4,6 +4,7 @@
 //! What happened, and what happens: the log and the event stream.
 
 use crate::daemon::Daemon;
+use crate::foreign;
 use crate::http::EventStream;
 use crate::peers_view;
 use crate::story::from_unix_ms;
@@ -105,7 +106,7 @@ pub(super) async fn follow(
     }
     let Some(name) = &query.guest else { return Ok(news) };
     let missing = || Problem::guest_not_found(name);
-    let guest = daemon.guests.find(&name.parse().map_err(|_| missing())?)?;
+    let guest = foreign::ours(daemon, &name.parse().map_err(|_| missing())?).await?;
     let view = guest.view();
     let summary = view.summary(&daemon.name).await.ok_or_else(missing)?;
     let (uuid, name) = (summary.uuid.clone(), summary.name.clone());

@@ -4,6 +4,7 @@
 //! Guests: defined, shown, ordered about.
 
 use crate::daemon::Daemon;
+use crate::foreign::{self, NOT_OURS};
 use crate::guests::GuestError;
 use crate::guests::{Draft, GuestHandle, GuestTask, GuestView, Order, Papers, Stop};
 use crate::http::{Caller, ConsoleStream, Scope};
@@ -39,12 +40,17 @@ pub(super) async fn list(daemon: &Arc<Daemon>, scope: Scope) -> Result<GuestList
     Ok(list)
 }
 
-/// Returns the guests of this host.
+/// Returns the guests of this host, and then those that others have started.
 pub(crate) async fn own(daemon: &Daemon) -> Vec<GuestSummary> {
     let mut summaries = Vec::new();
     for guest in daemon.guests.list() {
         summaries.extend(guest.view().summary(&daemon.name).await);
     }
+    let foreign = foreign::list(daemon).await;
+    let foreign: Vec<_> = foreign.iter().map(|it| foreign::summary(it, &daemon.name)).collect();
+    // One that is defined here, and runs without us.
+    summaries.retain(|ours| foreign.iter().all(|other| other.uuid != ours.uuid));
+    summaries.extend(foreign);
     summaries
 }
 
@@ -62,7 +68,7 @@ pub(super) async fn order(
     guest: GuestRef,
     order: Order,
 ) -> Result<GuestSummary, Problem> {
-    let handle = daemon.guests.find(&guest)?;
+    let handle = foreign::ours(&daemon, &guest).await?;
     let before = handle.view().summary(&daemon.name).await;
     let before = before.ok_or_else(|| Problem::guest_not_found(&guest.to_string()))?;
     handle.order(order).await?;
@@ -125,7 +131,7 @@ pub(super) async fn create(
 }
 
 /// Makes a guest known here, stopped.
-pub(super) async fn define(
+pub(crate) async fn define(
     daemon: &Arc<Daemon>,
     name: &GuestName,
     new: NewGuest,
@@ -182,7 +188,7 @@ pub(super) async fn edit(
     guest: GuestRef,
     request: EditGuest,
 ) -> Result<Created, Problem> {
-    let handle = daemon.guests.find(&guest)?;
+    let handle = foreign::ours(&daemon, &guest).await?;
     let view = handle.view();
     let old = view.papers.as_ref().ok_or_else(|| Problem::guest_not_found(&guest.to_string()))?;
     if request.replaces.as_ref().is_some_and(|text| *text != old.definition()) {
@@ -214,7 +220,7 @@ pub(super) async fn remove(
     caller: Caller,
     guest: GuestRef,
 ) -> Result<(), Problem> {
-    daemon.guests.find(&guest)?.order(Order::Remove { caller }).await
+    foreign::ours(&daemon, &guest).await?.order(Order::Remove { caller }).await
 }
 
 pub(super) async fn console(
@@ -223,8 +229,9 @@ pub(super) async fn console(
     guest: &GuestRef,
     query: ConsoleQuery,
 ) -> Result<Box<dyn ConsoleStream>, Problem> {
-    let handle = match daemon.guests.find(guest) {
+    let handle = match foreign::ours(daemon, guest).await {
         Ok(handle) => handle,
+        Err(problem) if problem.code == NOT_OURS => return Err(problem),
         // It may have moved away a moment ago.
         Err(problem) => return peers_view::console(daemon, guest, query).await.ok_or(problem),
     };
@@ -244,6 +251,9 @@ pub(super) async fn console(
 }
 
 pub(super) async fn detail(daemon: &Arc<Daemon>, guest: &GuestRef) -> Result<GuestDetail, Problem> {
+    if let Some(detail) = foreign::detail(daemon, guest).await {
+        return Ok(detail);
+    }
     let view = daemon.guests.find(guest)?.view();
     let missing = || Problem::guest_not_found(&guest.to_string());
     let papers = view.papers.as_ref().ok_or_else(missing)?;
@@ -263,6 +273,29 @@ pub(super) async fn detail(daemon: &Arc<Daemon>, guest: &GuestRef) -> Result<Gue
         kept: crate::pages::kept_elsewhere(daemon, view.id).await,
         remark: remark(&view),
     })
+}
+
+/// Everything about a guest that others have started, as far as it can be said.
+pub(crate) fn detail_of(
+    summary: GuestSummary,
+    guest: Option<&Guest>,
+    remark: String,
+) -> GuestDetail {
+    GuestDetail {
+        summary,
+        definition: guest.map(file::render).unwrap_or_default(),
+        is_definition_pending: false,
+        boot: guest.map(|guest| boot(&guest.boot)).unwrap_or_default(),
+        disks: guest.map(disks).unwrap_or_default(),
+        networks: guest.map(|guest| networks(guest, None)).unwrap_or_default(),
+        frozen: None,
+        started_at_ms: None,
+        pid: None,
+        fits: Vec::new(),
+        migration: None,
+        kept: None,
+        remark: Some(remark),
+    }
 }
 
 fn remark(view: &GuestView) -> Option<String> {

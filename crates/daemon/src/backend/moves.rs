@@ -4,6 +4,7 @@
 //! Moving guests: planned, begun, cancelled, reported.
 
 use crate::daemon::Daemon;
+use crate::foreign;
 use crate::guests::GuestError;
 use crate::guests::Order;
 use crate::http::Caller;
@@ -33,7 +34,7 @@ pub(super) async fn plan(
     guest: &GuestRef,
     request: &PlanRequest,
 ) -> Result<Plan, Problem> {
-    let view = daemon.guests.find(guest)?.view();
+    let view = foreign::ours(daemon, guest).await?.view();
     let target = target(daemon, &request.target)?;
     let asked = Asked {
         is_stop_and_copy: request.is_stop_and_copy,
@@ -69,7 +70,7 @@ pub(super) async fn migrate(
     guest: GuestRef,
     request: MigrateRequest,
 ) -> Result<Migration, Problem> {
-    let handle = daemon.guests.find(&guest)?;
+    let handle = foreign::ours(&daemon, &guest).await?;
     let carrier = request.carrier.as_deref().map(carrier_named).transpose()?;
     let config = daemon.config();
     if (request.is_held || request.is_rehearsed) && request.is_stop_and_copy {
@@ -139,7 +140,7 @@ async fn order_moving(
     guest: &GuestRef,
     order: Order,
 ) -> Result<Migration, Problem> {
-    let handle = daemon.guests.find(guest)?;
+    let handle = foreign::ours(daemon, guest).await?;
     let moving = handle.view().moving.clone();
     let moving = moving.ok_or_else(|| GuestError::NotMoving { guest: guest.to_string() })?;
     handle.order(order).await?;

@@ -210,7 +210,7 @@ async fn statement(
 
 /// Finds a guest that has papers here or, failing that, the newest papers kept of another host's.
 async fn find(daemon: &Daemon, guest: &GuestRef) -> Result<Subject, Problem> {
-    let problem = match daemon.guests.find(guest) {
+    let problem = match crate::foreign::ours(daemon, guest).await {
         Ok(handle) => return Ok(Subject::Here(handle)),
         Err(problem) => problem,
     };

@@ -5,13 +5,13 @@
 
 use crate::console::{Hub, HubOptions};
 use crate::guests::task::GuestTask;
-use crate::guests::{GuestError, denied};
+use crate::guests::{GuestError, Papers, denied};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use whimbrel_api::Problem;
-use whimbrel_engine::{EngineEvent, Instance, Launch, Start};
+use whimbrel_engine::{Adopt, EngineEvent, Instance, Launch, Start};
 use whimbrel_host::network::TapName;
 use whimbrel_host::process::scope_wrapper;
 use whimbrel_host::store::Desired;
@@ -147,7 +147,12 @@ impl GuestTask {
             run_as: self.daemon.run_as(),
         };
         let began = SystemTime::now();
-        let instance = match self.daemon.engine.launch(launch).await {
+        // Seen from outside, it is not somebody else's meanwhile.
+        self.is_launching = true;
+        self.publish();
+        let launched = self.daemon.engine.launch(launch).await;
+        self.is_launching = false;
+        let instance = match launched {
             Ok(instance) => instance,
             Err(error) => {
                 let denied = denied::since(&papers, began).await;
@@ -157,6 +162,28 @@ impl GuestTask {
         self.engine = Some(Held::new(self, instance.clone(), RunState::Paused));
         self.has_held_engine = true;
         Ok(instance)
+    }
+
+    /// Takes over a guest that others have started. It runs, and does not notice.
+    pub(super) async fn order_adopt(&mut self, papers: Papers) -> Result<(), Problem> {
+        if self.engine.is_some() {
+            return Err(self.not_now("adopted", "it is a guest of Whimbrel already"));
+        }
+        self.name_must_be_free(&papers.guest.name)?;
+        self.papers = Some(papers.clone());
+        self.store_papers().await?;
+        self.pass_the_door().await?;
+        let Papers { guest, passport, .. } = papers;
+        let passport = passport.ok_or_else(|| Problem::guest_not_found(&self.id.to_string()))?;
+        let directory = self.daemon.layout().guest(self.id);
+        directory.create(self.daemon.engine_ids()).map_err(|error| Problem::of(&error))?;
+        let adopt = Adopt { guest, passport, directory: directory.run() };
+        let instance = self.daemon.engine.adopt(adopt).await;
+        let instance = instance.map_err(|error| Problem::of(&error))?;
+        self.engine = Some(Held::found(self, instance).await);
+        self.has_held_engine = true;
+        self.story("the guest was adopted as it ran");
+        self.set_desired(Desired::Running).await
     }
 
     /// Lets the guest's packets out: its taps join their bridges.

@@ -62,6 +62,11 @@ pub(crate) enum Order {
     Start {
         caller: Caller,
     },
+    /// Takes over a guest that others have started and that runs.
+    Adopt {
+        caller: Caller,
+        papers: Box<Papers>,
+    },
     Stop {
         caller: Caller,
         how: Stop,

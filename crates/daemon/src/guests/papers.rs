@@ -6,7 +6,7 @@
 use whimbrel_api::Problem;
 use whimbrel_api::guest::{CreateGuest, DefinitionFormat, Note, NoteLevel};
 use whimbrel_host::store::{Desired, GuestRow, NewGuest};
-use whimbrel_model::guest::{DiskDevice, Guest, file, xm};
+use whimbrel_model::guest::{Disk, DiskDevice, DiskSource, Guest, file, xm};
 use whimbrel_model::id::{GuestId, LocalId};
 use whimbrel_model::passport::{EngineKind, Passport};
 use whimbrel_model::text_file::TextFile;
@@ -56,15 +56,15 @@ impl Papers {
         file::render(&self.guest)
     }
 
-    /// Returns the disks the guest writes to: those that must have one owner.
-    pub(crate) fn writable_disks(
-        &self,
-    ) -> impl Iterator<Item = &whimbrel_model::guest::DiskSource> + '_ {
-        let disks = self.guest.disks.iter();
-        disks
-            .filter(|disk| !disk.is_read_only && disk.device == DiskDevice::Disk)
-            .map(|disk| &disk.source)
+    pub(crate) fn writable_disks(&self) -> impl Iterator<Item = &DiskSource> {
+        writable_disks(&self.guest)
     }
+}
+
+/// Returns the disks a guest writes to: those that must have one owner.
+pub(crate) fn writable_disks(guest: &Guest) -> impl Iterator<Item = &DiskSource> {
+    let is_writable = |disk: &&Disk| !disk.is_read_only && disk.device == DiskDevice::Disk;
+    guest.disks.iter().filter(is_writable).map(|disk| &disk.source)
 }
 
 /// Reads a definition that this program wrote, here or on a peer.

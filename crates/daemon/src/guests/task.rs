@@ -63,6 +63,8 @@ pub(crate) struct GuestTask {
     /// This daemon has held an engine of the guest: if there is none, it died in this boot.
     pub(crate) has_held_engine: bool,
     is_edit_pending: bool,
+    /// Its engine is being started.
+    pub(super) is_launching: bool,
     /// The host has booted, and this guest was known before.
     pub(crate) has_host_booted: bool,
     is_over: bool,
@@ -111,6 +113,7 @@ impl GuestTask {
             first_packet: None,
             has_held_engine: false,
             is_edit_pending: false,
+            is_launching: false,
             has_host_booted: false,
             is_over: false,
         }
@@ -202,6 +205,10 @@ impl GuestTask {
             Order::Start { caller } => {
                 self.caller = Some(caller);
                 self.order_start().await
+            }
+            Order::Adopt { caller, papers } => {
+                self.caller = Some(caller);
+                self.order_adopt(*papers).await
             }
             Order::Stop { caller, how } => {
                 self.caller = Some(caller);
@@ -385,17 +392,22 @@ impl GuestTask {
 
     async fn order_edit(&mut self, papers: Papers) -> Result<(), Problem> {
         self.must_be_still("edited")?;
-        if let Some(other) = self.daemon.guests.named(&papers.guest.name)
-            && other.id != self.id
-        {
-            let name = papers.guest.name.to_string();
-            return Err(GuestError::NameTaken { name, other: other.id.to_string() }.into());
-        }
+        self.name_must_be_free(&papers.guest.name)?;
         self.papers = Some(papers);
         self.store_papers().await?;
         self.is_edit_pending = self.engine.is_some();
         self.story("the definition was edited");
         Ok(())
+    }
+
+    pub(super) fn name_must_be_free(&self, name: &GuestName) -> Result<(), Problem> {
+        match self.daemon.guests.named(name).filter(|other| other.id != self.id) {
+            None => Ok(()),
+            Some(other) => {
+                let (name, other) = (name.to_string(), other.id.to_string());
+                Err(GuestError::NameTaken { name, other }.into())
+            }
+        }
     }
 
     async fn order_remove(&mut self) -> Result<(), Problem> {
@@ -544,6 +556,7 @@ impl GuestTask {
             papers: self.papers.clone().map(Arc::new),
             state: self.state(),
             engine: self.engine.as_ref().map(|held| held.instance.clone()),
+            is_launching: self.is_launching,
             started_at: self.engine.as_ref().map(|held| held.started_at),
             console: self.engine.as_ref().and_then(|held| held.console.clone()),
             moving: self.journey.as_ref().map(|journey| Moving {

@@ -23,6 +23,7 @@ pub(crate) struct GuestView {
     pub(crate) state: GuestState,
     /// To ask for its CPU time and process, never to do anything with it.
     pub(crate) engine: Option<Arc<dyn Instance>>,
+    pub(crate) is_launching: bool,
     pub(crate) started_at: Option<SystemTime>,
     pub(crate) console: Option<Hub>,
     pub(crate) moving: Option<Moving>,
@@ -54,6 +55,7 @@ impl GuestView {
             papers: None,
             state: GuestState::Stopped,
             engine: None,
+            is_launching: false,
             started_at: None,
             console: None,
             moving: None,
@@ -61,6 +63,12 @@ impl GuestView {
             remark: None,
             ownership: None,
         }
+    }
+
+    /// Returns whether the guest's engine, if there is one, is this daemon's affair: it holds one,
+    /// is about to, or does not know enough to say that there is none.
+    pub(crate) fn is_held(&self) -> bool {
+        self.engine.is_some() || self.is_launching || self.state != GuestState::Stopped
     }
 
     /// Returns whether something beside its disks is there and cannot be read.
@@ -89,7 +97,22 @@ impl GuestView {
             cpu_time_ms: u64::try_from(cpu_time.as_millis()).unwrap_or(u64::MAX),
             is_transient: papers.is_transient,
             is_autostarted: papers.guest.autostart,
+            is_foreign: false,
             moving_with: self.moving.as_ref().map(|moving| moving.with.clone()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An engine that cannot be spoken to is not somebody else's.
+    #[test]
+    fn only_a_stopped_guest_is_not_held() {
+        let stopped = GuestView::unknown(GuestId(uuid::Uuid::from_u128(1)));
+        assert!(!stopped.is_held());
+        assert!(GuestView { is_launching: true, ..stopped.clone() }.is_held());
+        assert!(GuestView { state: GuestState::InDoubt, ..stopped }.is_held());
     }
 }

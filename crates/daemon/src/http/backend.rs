@@ -65,6 +65,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Forgets the definition of a stopped guest. Never touches disks.
     async fn remove(&self, caller: Caller, guest: GuestRef) -> Result<(), Problem>;
     async fn start(&self, caller: Caller, guest: GuestRef) -> Result<GuestSummary, Problem>;
+    /// Takes over a guest that others have started, while it runs.
+    async fn adopt(&self, caller: Caller, guest: GuestRef) -> Result<Created, Problem>;
     /// Returns when the guest has stopped, or with a problem when its time is over.
     async fn stop(
         &self,

@@ -100,6 +100,15 @@ pub(super) async fn start(
     app.finish(async move { backend.start(caller, guest).await }).await.map(Json)
 }
 
+pub(super) async fn adopt(
+    State(app): State<App>,
+    caller: Caller,
+    OfGuest(guest): OfGuest,
+) -> Answer<Created> {
+    let backend = app.backend.clone();
+    app.finish(async move { backend.adopt(caller, guest).await }).await.map(Json)
+}
+
 pub(super) async fn stop(
     State(app): State<App>,
     caller: Caller,

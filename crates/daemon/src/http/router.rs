@@ -59,6 +59,7 @@ pub(super) fn build(app: App) -> Router {
         .route("/v1/guests/{guest}", get(guests::show).delete(guests::remove))
         .route("/v1/guests/{guest}/definition", put(guests::edit))
         .route("/v1/guests/{guest}/start", post(guests::start))
+        .route("/v1/guests/{guest}/adopt", post(guests::adopt))
         .route("/v1/guests/{guest}/stop", post(guests::stop))
         .route("/v1/guests/{guest}/reboot", post(guests::reboot))
         .route("/v1/guests/{guest}/pause", post(guests::pause))

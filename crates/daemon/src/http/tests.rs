@@ -104,6 +104,7 @@ stub! {
         create(Caller, CreateGuest) -> Created;
         edit(Caller, GuestRef, EditGuest) -> Created;
         remove(Caller, GuestRef) -> ();
+        adopt(Caller, GuestRef) -> Created;
         stop(Caller, GuestRef, StopGuest) -> GuestSummary;
         reboot(Caller, GuestRef) -> GuestSummary;
         pause(Caller, GuestRef) -> GuestSummary;
@@ -241,6 +242,7 @@ async fn every_call_arrives() {
         edit("7", &edit_request()) => "edit";
         remove("centos.5-1") => "remove";
         start("web1") => "start";
+        adopt("web1") => "adopt";
         stop("web1", &StopGuest::default()) => "stop";
         reboot("web1") => "reboot";
         pause("web1") => "pause";

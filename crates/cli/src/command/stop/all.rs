@@ -34,7 +34,7 @@ pub(super) async fn run(cx: &mut Context, how: How) -> Done {
     let deadline = Instant::now() + timeout;
     let client = cx.client.clone();
     let mut guests = client.guests(false).await?.guests;
-    guests.retain(|guest| guest.state != GuestState::Stopped);
+    guests.retain(|guest| guest.state != GuestState::Stopped && !guest.is_foreign);
     let mut stops: FuturesUnordered<_> = guests
         .iter()
         .map(async |guest| (&guest.name, stop(&client, guest, how, deadline).await))
