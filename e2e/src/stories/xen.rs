@@ -7,6 +7,7 @@
 //! live through many scenes. The bridges are not probed: a second is too short for hosts that are
 //! emulated beside other work.
 
+mod adopted;
 mod chapter;
 pub(crate) mod handover;
 
@@ -35,6 +36,7 @@ pub(super) fn from_create_to_rm(setting: &Setting) -> Result<()> {
             ("what a guest is told", what_a_guest_is_told),
             ("refused in time", refused_in_time),
             ("live there and back", live_there_and_back),
+            ("a guest that `xl` made is adopted", adopted::a_guest_of_xl),
             ("a PV guest by stop and copy", pv_by_stop_and_copy),
         ],
     )
