@@ -61,15 +61,15 @@ pub(super) fn xen(setting: &Setting) -> Result<()> {
 fn trust_by_ssh(one: &XenHost, two: &XenHost) -> Result<()> {
     for host in [one, two] {
         host.run(
-            "mkdir -p -m 700 /root/.ssh /run/sshd; ssh-keygen -A >/dev/null
-             cd /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f id_ed25519
+            "mkdir -p -m 700 ~/.ssh /run/sshd; ssh-keygen -A >/dev/null
+             cd ~/.ssh; ssh-keygen -q -t ed25519 -N '' -f id_ed25519
              printf 'StrictHostKeyChecking no\\nLogLevel ERROR\\n' > config
              /usr/sbin/sshd </dev/null >/dev/null 2>&1",
         )?;
     }
     for (host, other) in [(one, two), (two, one)] {
-        let key = host.run("cat /root/.ssh/id_ed25519.pub")?;
-        other.run(&format!("echo '{}' >> /root/.ssh/authorized_keys", key.trim()))?;
+        let key = host.run("cat ~/.ssh/id_ed25519.pub")?;
+        other.run(&format!("echo '{}' >> ~/.ssh/authorized_keys", key.trim()))?;
     }
     Ok(())
 }

@@ -188,8 +188,8 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper, is_postcopy: bo
     watched.fail(STALLED, text, "look at the log of the target, then try again").await;
 }
 
-/// The engine here has failed. Where that came of the other end's closing, the target knows why, and
-/// its word ends this helper.
+/// The engine here has failed. Where that came of the other end's closing, the target knows why,
+/// and its word ends this helper.
 async fn gave_up(watched: &Watched, reason: String) {
     let Some(carried) = watched.carried().await else { return };
     if is_refused(&carried) {

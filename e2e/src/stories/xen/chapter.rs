@@ -33,7 +33,8 @@ const EXPORT: &str = "set -e; mkdir -p /srv/xen; modprobe nfsd
     truncate -s 16M /srv/xen/xenguest.img";
 const MOUNT: &str = "mkdir -p /srv/xen
     for i in $(seq 50); do
-        mount -t nfs -o vers=4.2,soft 10.77.0.1:/srv/xen /srv/xen && exit 0; sleep 0.5; done; exit 1";
+        mount -t nfs -o vers=4.2,soft 10.77.0.1:/srv/xen /srv/xen && exit 0; sleep 0.5
+    done; exit 1";
 
 pub(super) fn as_printed(lab: &XenLab) -> Result<()> {
     let [one, two] = &lab.hosts;
@@ -79,7 +80,8 @@ const ANSWERS: &str = "for i in $(seq 50); do
 fn create_and_watch(host: &XenHost) -> Result<()> {
     host.run(
         "cd /srv/xen; rm -f /tmp/keys; mkfifo /tmp/keys
-         (timeout 120 script -qefc 'xm create XenGuest1.cfg -c' /dev/null </tmp/keys >/tmp/typed 2>&1) &
+         (timeout 120 script -qefc 'xm create XenGuest1.cfg -c' /dev/null \
+             </tmp/keys >/tmp/typed 2>&1) &
          exec 3>/tmp/keys
          while kill -0 $! && ! grep -q 'witness: ready' /tmp/typed; do sleep 0.1; done
          printf '\\035' >&3; wait; cat /tmp/typed; grep -q 'witness: ready' /tmp/typed",
