@@ -12,6 +12,7 @@
 //! Forecasts are too good where a guest writes the same pages again and again: a short pass finds
 //! more than its share. So trouble is over only when passes really begin with less than before.
 
+use crate::choosing::stands_too_long;
 use crate::forecast::Flow;
 use crate::hold::{self, Hold, NO_PAUSE};
 use crate::pace::{Pace, as_bytes};
@@ -139,7 +140,9 @@ impl Controller {
         if self.hold == Hold::Converging && look.round > 1 && it.pause_now <= self.pause_max() {
             self.hold = Hold::Converged;
         }
-        if look.is_link_up && self.hold != Hold::Converged && self.miss.is_none() {
+        if self.terms.chooses_pause {
+            self.judge_choosing(look, &it);
+        } else if look.is_link_up && self.hold != Hold::Converged && self.miss.is_none() {
             self.judge(look, &it, is_fine);
         }
         let step = self.step(look, is_new_round);
@@ -245,6 +248,17 @@ impl Controller {
         }
     }
 
+    /// Beside an engine that chooses its pause; see [`crate::choosing`].
+    fn judge_choosing(&mut self, look: &Look, it: &Figures) {
+        if self.miss.is_some() {
+            return;
+        }
+        if look.is_running && self.time_left(look) == Duration::ZERO {
+            return self.call(look, it, Missed::Deadline);
+        }
+        self.miss = stands_too_long(&self.terms, look.elapsed, look.stood);
+    }
+
     fn throttle_more(&mut self, look: &Look, most: u8) {
         let needed = self.pace.flow(look, usable_pause(&self.terms)).throttle_needed();
         let more = self.throttle.saturating_add(THROTTLE_STEP);
@@ -269,6 +283,9 @@ impl Controller {
         if self.miss.is_some() {
             match self.terms.bargain.on_miss {
                 OnMiss::Cancel => return Step::Cancel,
+                OnMiss::Throttle | OnMiss::Postcopy if self.terms.chooses_pause => {
+                    return Step::Cancel;
+                }
                 OnMiss::Pause => self.pause_more(look, is_new_round),
                 OnMiss::Throttle if self.time_left(look) == Duration::ZERO => return Step::Cancel,
                 OnMiss::Throttle => self.throttle_further(look),

@@ -28,6 +28,10 @@
 //!   happens: the guest stays, stands still for longer, or is slowed down further.
 //! - **Post-copy**, where that was asked for, begins with the miss, over a link that is up, and
 //!   only if the rest will have followed before the deadline: once begun there is no way back.
+//! - **Where the engine chooses** when to stop the guest, as Xen does, none of that can be had.
+//!   There a miss is called when the guest has stood still for as long as was promised
+//!   ([`stands_too_long`]), and it goes on where it was; or it stands still for longer, where that
+//!   was asked for.
 //! - **Held** ([`hold`]), a migration converges and stays so until it is told to cut over.
 //!
 //! No I/O and no clock: time comes in with each look, so that hours are simulated in milliseconds.
@@ -35,6 +39,7 @@
 #![forbid(unsafe_code)]
 
 mod allowance;
+mod choosing;
 mod controller;
 pub mod forecast;
 mod hold;
@@ -42,6 +47,7 @@ mod pace;
 mod words;
 
 pub use allowance::Allowance;
+pub use choosing::stands_too_long;
 pub use controller::Controller;
 pub use hold::{LOOK_EVERY, TRICKLE};
 
@@ -69,6 +75,9 @@ pub struct Terms {
     pub is_emulated: bool,
     /// The engine can slow the guest down.
     pub can_throttle: bool,
+    /// The engine itself chooses when to stop the guest, and is done after as many passes as it
+    /// likes: all that is left of a promise is to give up when it is about to be broken.
+    pub chooses_pause: bool,
 }
 
 /// How the migration stands, by the engine's word.
@@ -90,6 +99,8 @@ pub struct Look {
     pub is_link_up: bool,
     /// Whether the guest executes instructions.
     pub is_running: bool,
+    /// How long it has stood still in order to be moved, where the engine says so.
+    pub stood: Duration,
 }
 
 /// What to do, and what to say.

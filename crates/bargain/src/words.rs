@@ -37,6 +37,14 @@ pub(crate) enum Missed {
 
 pub(crate) fn reason(terms: &Terms, it: &Figures, is_fine: bool) -> String {
     let guest = &terms.guest;
+    if terms.chooses_pause && it.round > 1 {
+        let (dirty, rate) = (it.dirty, it.rate);
+        return format!(
+            "round {}: {guest} writes {dirty}/s, the link carries {rate}/s; the engine chooses when \
+             to stop it",
+            it.round
+        );
+    }
     if it.round <= 1 {
         return match it.rate {
             Bytes(0) => "every page is sent once".to_owned(),
@@ -135,7 +143,7 @@ fn slowed(percent: u8) -> String {
 }
 
 /// Returns a pause as one would type it, not shorter.
-fn round_up_pause(pause: Duration) -> String {
+pub(crate) fn round_up_pause(pause: Duration) -> String {
     match pause.as_millis() {
         ms @ 0..1000 => format!("{}ms", ms.div_ceil(50) * 50),
         ms => format!("{}s", ms.div_ceil(1000)),

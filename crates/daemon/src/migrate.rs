@@ -52,6 +52,7 @@ use tokio::task::AbortHandle;
 use whimbrel_api::Problem;
 use whimbrel_api::guest::GuestState;
 use whimbrel_api::migration::{Mode, Phase};
+use whimbrel_bargain::Terms;
 use whimbrel_link::carrier::Control;
 use whimbrel_link::wire::{CarrierKind, Offer};
 use whimbrel_model::id::{HandoffId, HostId, HostName};
@@ -121,6 +122,8 @@ pub(crate) struct Journey {
     pub(crate) dirty_before: Option<Bytes>,
     /// What switching over takes between these hosts; none: it never happened.
     pub(crate) switchover: Option<Duration>,
+    /// What was agreed on, from when memory begins to travel.
+    pub(crate) terms: Option<Terms>,
     /// The conversation with the peer, while there is one.
     pub(crate) wire: Option<Wire>,
     /// When the conversation broke.
@@ -175,6 +178,7 @@ impl Journey {
             link_rate: None,
             dirty_before: None,
             switchover: None,
+            terms: None,
             caller: None,
             wire: None,
             wire_lost_at: None,

@@ -68,6 +68,8 @@ crate::codes! {
     PLAN_NAME = "plan/name": "Whether the guest's name and uuid are free on the target.";
     PLAN_PROOF = "plan/proof":
         "Whether the target's engine starts with exactly what the guest was frozen with.";
+    PLAN_PAUSE = "plan/pause":
+        "What a promised pause is worth where the engine chooses the pause by itself.";
     PLAN_POSTCOPY = "plan/postcopy":
         "What it means, and needs, that the guest may run on the target before its memory is \
          there.";

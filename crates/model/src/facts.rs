@@ -418,6 +418,8 @@ pub struct Learned {
     pub around: Option<Span<Duration>>,
     /// What stopping, handing over and starting took, without the pages.
     pub switchover: Option<Span<Duration>>,
+    /// What the whole pause took.
+    pub pause: Option<Span<Duration>>,
     /// How many times its memory the engine sent.
     pub sent_times: Option<Span<f64>>,
     /// What crossed the network of that, as a share, where it went the same way.

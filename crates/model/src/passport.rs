@@ -49,6 +49,12 @@ impl EngineKind {
             EngineKind::Fake => "the fake engine",
         }
     }
+
+    /// Whether the engine itself chooses when to stop a guest that moves, and aims at no pause. A
+    /// pause that is promised is a promise to give up then.
+    pub fn chooses_pause(self) -> bool {
+        self == EngineKind::Xen
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -18,6 +18,7 @@ mod guest;
 mod hindrance;
 pub mod memory;
 mod network;
+mod pause;
 mod peer;
 pub mod postcopy;
 mod proof;
@@ -197,6 +198,7 @@ pub fn plan(question: &Question<'_>) -> Plan {
     let forecast = (!is_blocked).then(|| forecast::forecast(question));
     if let Some(forecast) = &forecast {
         findings.extend(forecast::findings(question, forecast));
+        findings.extend(pause::pause(question, forecast));
     }
     Plan { findings, forecast }
 }

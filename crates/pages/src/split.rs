@@ -16,7 +16,7 @@ mod qemu;
 mod xen;
 
 pub use qemu::QemuSplit;
-pub use xen::XenSplit;
+pub use xen::{Tally, XenSplit, XenTally};
 
 /// The size of a page in every stream we look into.
 pub const PAGE_BYTES: usize = 4096;
@@ -222,6 +222,10 @@ impl<G: Grammar> Cutter<G> {
         let want = grammar.start();
         let held = Vec::with_capacity(PAGE_BYTES);
         Self { grammar, want, held, shown: 0, head: None, offset: 0, boundary: None }
+    }
+
+    pub(crate) fn grammar(&self) -> &G {
+        &self.grammar
     }
 
     /// Returns the first `count` bytes that are wanted, if `held` and `input` have them, and

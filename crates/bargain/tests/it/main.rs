@@ -6,6 +6,7 @@
 //! Each trace is moved by the controller, and by the rules of others beside it. What comes of it is
 //! `docs/bargain.md`.
 
+mod choosing;
 mod held;
 mod kept;
 mod missed;

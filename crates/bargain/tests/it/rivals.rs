@@ -50,6 +50,7 @@ impl Ours {
             is_held: false,
             is_emulated: false,
             can_throttle: true,
+            chooses_pause: false,
         };
         change(&mut terms);
         Self { controller: Controller::new(terms), said: None, throttled: 0, cut_at: None }

@@ -129,6 +129,7 @@ impl<'a> World<'a> {
             throttle_percent: self.orders.throttle,
             is_link_up: (self.trace.link)(self.time) > 0.0,
             is_running: true,
+            stood: Duration::ZERO,
         }
     }
 

@@ -24,6 +24,7 @@ use whimbrel_model::units::Bytes;
 
 whimbrel_model::codes! {
     NO_REPORT = "migration/no-report": "No migration of this guest, or none with this id, is remembered here.";
+    NOT_TO_BE_HELD = "migration/not-to-be-held": "The engine chooses when to stop the guest, and cannot be held.";
     HELD_AND_STOPPED = "migration/held-and-stopped": "A guest that is stopped first would stand still for as long as it is held.";
     CARRIER_UNKNOWN = "migration/carrier-unknown": "There is no carrier of this name.";
     POSTCOPY_CARRIER = "migration/postcopy-carrier": "Post-copy needs another way for memory than the one that was asked for.";
@@ -38,7 +39,12 @@ pub(super) async fn plan(
     let target = target(daemon, &request.target)?;
     let asked = Asked {
         is_stop_and_copy: request.is_stop_and_copy,
-        bargain: migrate::bargain_for(&request.bargain, daemon.config().bargain),
+        bargain: migrate::bargain_for(
+            &request.bargain,
+            request.is_stop_and_copy,
+            daemon.engine.kind(),
+            daemon.config().bargain,
+        ),
         may_miss: false,
         is_proved: request.is_proved,
         is_unprobed: request.is_unprobed,
@@ -76,7 +82,12 @@ pub(super) async fn migrate(
     if (request.is_held || request.is_rehearsed) && request.is_stop_and_copy {
         return Err(held_and_stopped());
     }
-    let bargain = migrate::bargain_for(&request.bargain, config.bargain);
+    let engine = daemon.engine.kind();
+    if (request.is_held || request.is_rehearsed) && engine.chooses_pause() {
+        return Err(not_to_be_held());
+    }
+    let bargain =
+        migrate::bargain_for(&request.bargain, request.is_stop_and_copy, engine, config.bargain);
     let may_postcopy = bargain.on_miss == OnMiss::Postcopy && !request.is_stop_and_copy;
     let is_elsewise =
         carrier == Some(CarrierKind::Tunnel) || request.channels.is_some_and(|n| n > 1);
@@ -153,6 +164,15 @@ fn not_for_postcopy() -> Problem {
         POSTCOPY_CARRIER,
         "with `--on-miss postcopy` memory travels by the carrier `pages`, in one channel",
         "leave `--carrier` and `--channels` out, or choose another action for `--on-miss`",
+    )
+}
+
+fn not_to_be_held() -> Problem {
+    Problem::new(
+        whimbrel_api::Kind::Usage,
+        NOT_TO_BE_HELD,
+        "Xen itself chooses when to stop a guest that moves, and cannot be held before that",
+        "leave `--hold` or `--rehearse` out: `whimbrel plan` says what can be known before",
     )
 }
 

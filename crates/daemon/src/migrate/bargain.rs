@@ -8,16 +8,16 @@
 //! to send, but nobody has given anything away yet.
 
 use crate::guests::{GuestError, GuestEvent, GuestTask, MigrationEvent};
-use crate::migrate::{Journey, MoveOrder, ms};
+use crate::migrate::{Journey, MoveOrder, STALL_MAX, ms};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use whimbrel_api::migration as api;
 use whimbrel_api::{Kind, Problem};
-use whimbrel_bargain::{Advice, Controller, Look, Miss, Terms};
-use whimbrel_engine::{Progress, Tuning};
+use whimbrel_bargain::{Advice, Controller, Look, Miss, Terms, stands_too_long};
+use whimbrel_engine::{Migration, Progress, Tuning};
 use whimbrel_handoff::effect::Event;
 use whimbrel_link::carrier::Status;
-use whimbrel_model::passport::Accelerator;
+use whimbrel_model::passport::{Accelerator, EngineKind, Passport};
 use whimbrel_model::plan::{Bargain, OnMiss};
 use whimbrel_model::run_state::RunState;
 use whimbrel_model::units::Bytes;
@@ -32,12 +32,30 @@ const SWITCHOVER: Duration = Duration::from_millis(40);
 /// How often to look while memory travels.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// While a guest of Xen stands still, its devices are plugged in on the target, and nothing
+/// travels: by scripts, each of which may take many seconds on a busy host.
+const PLUG_MAX: Duration = Duration::from_secs(90);
+
 /// Returns what is asked for, and what was configured where nothing is.
-pub(crate) fn bargain_for(request: &api::BargainRequest, configured: Bargain) -> Bargain {
+///
+/// Of an engine that chooses its pause by itself, no pause is promised unless it is asked for, and
+/// none of a guest that is to be stopped for all the time: as long as the migration may take.
+pub(crate) fn bargain_for(
+    request: &api::BargainRequest,
+    is_stop_and_copy: bool,
+    engine: EngineKind,
+    configured: Bargain,
+) -> Bargain {
     let time = |ms: Option<u64>, otherwise| ms.map_or(otherwise, Duration::from_millis);
+    let deadline = time(request.deadline_ms, configured.deadline);
+    let pause_max = match engine.chooses_pause() {
+        true if is_stop_and_copy => deadline,
+        true => time(request.pause_ms_max, deadline),
+        false => time(request.pause_ms_max, configured.pause_max),
+    };
     Bargain {
-        pause_max: time(request.pause_ms_max, configured.pause_max),
-        deadline: time(request.deadline_ms, configured.deadline),
+        pause_max,
+        deadline,
         slowdown_percent_max: request
             .slowdown_percent_max
             .map_or(configured.slowdown_percent_max, |percent| percent.min(99)),
@@ -82,7 +100,7 @@ impl MoveOrder {
         &self,
         guest: String,
         bandwidth: Option<Bytes>,
-        accelerator: Option<Accelerator>,
+        passport: Option<&Passport>,
     ) -> Terms {
         Terms {
             guest,
@@ -92,8 +110,9 @@ impl MoveOrder {
             link_rate: None,
             dirty_before: None,
             is_held: self.is_held,
-            is_emulated: accelerator == Some(Accelerator::Tcg),
+            is_emulated: passport.is_some_and(|it| it.accelerator == Accelerator::Tcg),
             can_throttle: self.may_throttle(),
+            chooses_pause: passport.is_some_and(|it| it.engine.chooses_pause()),
         }
     }
 }
@@ -102,17 +121,20 @@ impl MoveOrder {
 pub(super) struct Keeper {
     controller: Controller,
     tuning: Tuning,
+    chooses_pause: bool,
     began: Instant,
     word: watch::Receiver<bool>,
 }
 
 impl Keeper {
     pub(super) fn new(terms: Terms, began: Instant, word: watch::Receiver<bool>) -> Self {
+        let chooses_pause = terms.chooses_pause;
         let controller = Controller::new(terms);
         let (pause_max, bandwidth) = controller.first();
         Self {
             controller,
             tuning: Tuning { bandwidth, pause_max, throttle_percent: 0 },
+            chooses_pause,
             began,
             word,
         }
@@ -121,6 +143,20 @@ impl Keeper {
     /// What the engine is told just now.
     pub(super) fn tuning(&self) -> Tuning {
         self.tuning
+    }
+
+    /// Returns what there is to look at, while that is of use.
+    pub(super) fn seen<'a>(&self, migration: &'a Migration) -> Option<&'a Progress> {
+        match migration {
+            Migration::Active(seen) => Some(seen),
+            Migration::Switching(seen) if self.chooses_pause => Some(seen),
+            _ => None,
+        }
+    }
+
+    /// How long nothing may move while the guest stands still.
+    pub(super) fn stall_max(&self) -> Duration {
+        if self.chooses_pause { PLUG_MAX } else { STALL_MAX }
     }
 
     /// How soon to look again.
@@ -151,6 +187,7 @@ impl Keeper {
             throttle_percent: seen.throttle_percent,
             is_link_up: !carried.channels.iter().any(is_lost),
             is_running,
+            stood: seen.pause.stopped.map_or(Duration::ZERO, |at| at.elapsed().unwrap_or_default()),
         };
         let advice = self.controller.look(&look);
         tracing::trace!(?look, ?advice);
@@ -193,6 +230,19 @@ impl Journey {
 }
 
 impl GuestTask {
+    /// Whether a guest that is about to be given away has stood still for as long as was promised.
+    pub(super) fn has_stood_too_long(&mut self) -> bool {
+        let Some(journey) = &self.journey else { return false };
+        let Some(terms) = journey.terms.as_ref().filter(|terms| terms.chooses_pause) else {
+            return false;
+        };
+        let elapsed = journey.progressing.began().elapsed();
+        let stood = journey.progressing.stood();
+        let Some(miss) = stands_too_long(terms, elapsed, stood) else { return false };
+        self.note_problem(missed(&miss));
+        true
+    }
+
     pub(crate) async fn order_cut_over(&mut self) -> Result<(), Problem> {
         let guest = self.name().to_string();
         let Some(journey) = &mut self.journey else {
@@ -266,5 +316,28 @@ impl GuestTask {
         ));
         self.tell_machine(Event::EngineFailed).await;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scripts that take seconds are no reason to give up where nobody has asked for a pause.
+    #[test]
+    fn on_xen_a_pause_is_promised_where_it_is_asked_for() {
+        let configured = Bargain::default();
+        let pause = |asked, is_stop_and_copy, engine| {
+            let request = api::BargainRequest { pause_ms_max: asked, ..Default::default() };
+            bargain_for(&request, is_stop_and_copy, engine, configured).pause_max
+        };
+        let second = Duration::from_secs(1);
+        for (engine, otherwise) in
+            [(EngineKind::Qemu, configured.pause_max), (EngineKind::Xen, configured.deadline)]
+        {
+            assert_eq!(pause(Some(1000), false, engine), second);
+            assert_eq!(pause(None, false, engine), otherwise);
+        }
+        assert_eq!(pause(Some(1000), true, EngineKind::Xen), configured.deadline);
     }
 }

@@ -59,6 +59,7 @@ fn from_reports(reports: &[Report], way: Way) -> Learned {
         switchover: span(all().filter_map(|report| {
             Some(report.pause_ms?.saturating_sub(report.pause.last_pages_ms.unwrap_or(0)))
         })),
+        pause: span(all().filter_map(|report| report.pause_ms)),
         sent_times: share(all().map(|report| (report.transferred_bytes, report.memory_bytes))),
         wire_share: share(
             all()

@@ -113,6 +113,21 @@ impl Progressing {
         true
     }
 
+    /// The engine says that it is switching over, and when the guest stopped.
+    fn note_switching(&mut self, stopped: Option<SystemTime>) {
+        let ago = stopped.and_then(|at| at.elapsed().ok());
+        let at = ago.and_then(|ago| Instant::now().checked_sub(ago));
+        if at.is_some() && self.stopped.is_none() {
+            self.stopped = at;
+        }
+        self.enter(Phase::Switch);
+    }
+
+    /// How long the guest has stood still so far.
+    pub(super) fn stood(&self) -> Duration {
+        self.stopped.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
     pub(crate) fn note_plan(&mut self, plan: &Plan) {
         let findings = plan.findings.iter();
         let is_ok = |severity| severity == Severity::Ok;
@@ -336,8 +351,8 @@ impl GuestTask {
             return;
         }
         journey.progressing.note_figures(&figures);
-        if matches!(figures.migration, EngineMigration::Switching(_)) {
-            journey.progressing.enter(Phase::Switch);
+        if let EngineMigration::Switching(seen) = &figures.migration {
+            journey.progressing.note_switching(seen.pause.stopped);
         }
         let is_holding = journey.progressing.progress.as_ref().is_some_and(|p| p.is_holding);
         let miss = figures.advice.and_then(|advice| advice.miss);

@@ -173,13 +173,12 @@ impl GuestTask {
         options.may_throttle = order.may_throttle();
         options.may_postcopy = journey.is_postcopy;
         let passport = self.papers.as_ref().and_then(|papers| papers.passport.as_ref());
-        let accelerator = passport.map(|passport| passport.accelerator);
         let dirty_before = journey.dirty_before;
-        let terms = order.terms(self.name().to_string(), offer.bandwidth, accelerator);
+        let terms = order.terms(self.name().to_string(), offer.bandwidth, passport);
         let switchover = journey.switchover.unwrap_or(terms.switchover);
         let terms = Terms { dirty_before, switchover, link_rate: journey.link_rate, ..terms };
         let began = journey.progressing.began();
-        let keeper = Keeper::new(terms, began, journey.word.subscribe());
+        let keeper = Keeper::new(terms.clone(), began, journey.word.subscribe());
         options.tuning = keeper.tuning();
         let (instance, handoff, target) =
             (held.instance.clone(), journey.handoff, order.target.clone());
@@ -198,6 +197,7 @@ impl GuestTask {
         let carrier = start_carrier(self, &config).await?;
         if let Some(journey) = &mut self.journey {
             journey.carrier = Some(carrier.clone());
+            journey.terms = Some(terms);
         }
         let sent = instance.send(options, ChannelEnd::Connect(socket)).await;
         sent.map_err(|error| Problem::of(&error))?;
@@ -233,6 +233,9 @@ impl GuestTask {
                     let Ok(carried) = carrier.status().await else { return Event::Unconfirmed };
                     if carried.has_sent_everything() {
                         let run = held.run;
+                        if self.has_stood_too_long() {
+                            return Event::Unconfirmed;
+                        }
                         self.note_completed(&progress, Some(carried));
                         return Event::Confirmed { run: Some(run) };
                     }

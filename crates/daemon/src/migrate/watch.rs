@@ -105,7 +105,7 @@ impl Watched {
         migration: &Migration,
         carried: &Status,
     ) -> Option<Option<Advice>> {
-        let Migration::Active(seen) = migration else { return Some(None) };
+        let Some(seen) = keeper.seen(migration) else { return Some(None) };
         let asked = tokio::time::timeout(ENGINE_ANSWER_MAX, self.instance.run_state()).await;
         let is_running = !matches!(asked, Ok(Ok(RunState::Paused | RunState::IoError)));
         let (advice, tuning) = keeper.look(seen, carried, is_running);
@@ -140,7 +140,7 @@ pub(super) async fn source(watched: Watched, mut keeper: Keeper, is_postcopy: bo
         let looking = Instant::now();
         let Some(carried) = watched.carried().await else { return };
         let migration = watched.migration().await;
-        if is_stalled(migration.as_ref(), &carried) {
+        if is_stalled(migration.as_ref(), &carried, keeper.stall_max()) {
             return stalled(&watched, &carried).await;
         }
         match migration {
@@ -227,9 +227,9 @@ fn is_refused(carried: &Status) -> bool {
 }
 
 /// While the guest runs a slow link is only slow. While it stands still it is a stall.
-fn is_stalled(migration: Option<&Migration>, carried: &Status) -> bool {
+fn is_stalled(migration: Option<&Migration>, carried: &Status, most: Duration) -> bool {
     let stands_still = matches!(migration, None | Some(Migration::Switching(_)));
-    stands_still && carried.idle > STALL_MAX
+    stands_still && carried.idle > most
 }
 
 async fn stalled(watched: &Watched, carried: &Status) {

@@ -7,14 +7,14 @@
 //! guest moves, xl calls it `NAME--incoming` and `NAME--migratedaway`.
 
 use super::header::Offered;
-use super::pipe::{self, BACK, CANCEL, GO, GONE, STATUS, WAIT};
+use super::pipe::{self, BACK, CANCEL, GO, GONE, STATUS, Travelled, WAIT};
 use super::record::{Moving, Record};
 use super::store::Store;
 use super::xl::{self, Domain, Reason};
 use super::{config, console, monitor};
 use crate::contract::{
-    Adopt, ChannelEnd, EngineEvent, Instance, Launch, Migration, MigrationOptions, Process,
-    Progress, Start, Tuning,
+    Adopt, ChannelEnd, EngineEvent, Instance, Launch, Migration, MigrationOptions, PauseSteps,
+    Process, Progress, Start, Tuning,
 };
 use crate::error::EngineError;
 use crate::qemu::process::Pinned;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::broadcast;
@@ -52,14 +52,16 @@ pub(super) struct XenInstance {
     events: broadcast::WeakSender<EngineEvent>,
     /// Somebody waits for the word that the guest has arrived.
     is_awaited: Arc<AtomicBool>,
+    /// When a guest that is leaving has stopped.
+    stopped: Mutex<Option<SystemTime>>,
 }
 
 /// How the process that moves the guest answers.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Travelling(u64),
-    Arrived(u64),
-    Settled(u64),
+    Travelling(Travelled),
+    Arrived(Travelled),
+    Settled(Travelled),
     Failed(String),
     /// What came is not what was offered.
     Foreign(String),
@@ -148,6 +150,7 @@ impl XenInstance {
             record: Mutex::new(record),
             events: events.downgrade(),
             is_awaited: Arc::default(),
+            stopped: Mutex::default(),
         });
         console::serve(Arc::downgrade(&instance), &directory.join(console::SOCKET))?;
         tokio::spawn(listen(Arc::downgrade(&instance), ends, events));
@@ -229,18 +232,40 @@ impl XenInstance {
             }
             self.change(|record| record.moving = None)?;
         }
+        *self.stopped() = None;
         Ok(())
     }
 
-    fn progress(&self, bytes: u64) -> Progress {
+    /// The guest stands still, to be moved.
+    fn note_stopped(&self, at: SystemTime) {
+        if self.moving().is_some_and(|moving| moving.is_leaving) {
+            self.stopped().get_or_insert(at);
+            self.say(EngineEvent::Migration);
+        }
+    }
+
+    fn stopped(&self) -> MutexGuard<'_, Option<SystemTime>> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress(&self, it: Travelled) -> Progress {
         let total = *self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of later passes libxc does not say what they begin with.
+        let expected = if it.round <= 1 { total.0 } else { it.round_expected };
         Progress {
-            transferred: Bytes(bytes),
-            remaining: Bytes(total.0.saturating_sub(bytes)),
+            transferred: Bytes(it.bytes),
+            remaining: Bytes(expected.saturating_sub(it.round_bytes)),
             total,
-            round: 1,
+            round: it.round.max(1),
+            rate: Bytes(it.rate),
+            dirty_rate: Bytes(it.dirty_rate),
+            pause: PauseSteps { stopped: *self.stopped(), ..PauseSteps::default() },
             ..Progress::default()
         }
+    }
+
+    fn completed(&self, it: Travelled) -> Migration {
+        Migration::Completed(Progress { remaining: Bytes(0), ..self.progress(it) })
     }
 
     /// Lets a guest run that has arrived here.
@@ -297,11 +322,11 @@ async fn tell(directory: &Path, word: &str) -> Answer {
     };
     let Ok(text) = asked.await else { return Answer::Silent };
     let (kind, rest) = text.trim_end().split_once(' ').unwrap_or((text.trim_end(), ""));
-    let bytes = || rest.parse().unwrap_or(0);
+    let figures = || Travelled::parse(rest);
     match kind {
-        "travelling" => Answer::Travelling(bytes()),
-        "arrived" => Answer::Arrived(bytes()),
-        "settled" => Answer::Settled(bytes()),
+        "travelling" => Answer::Travelling(figures()),
+        "arrived" => Answer::Arrived(figures()),
+        "settled" => Answer::Settled(figures()),
         "failed" => Answer::Failed(rest.to_owned()),
         "foreign" => Answer::Foreign(rest.to_owned()),
         _ => Answer::Silent,
@@ -386,6 +411,7 @@ async fn listen(
     let mut has_been = false;
     while ends.next().await.is_ok() {
         let Some(instance) = instance.upgrade() else { return };
+        let heard = SystemTime::now();
         let found = match instance.find().await {
             Ok(found) => found,
             Err(error) => {
@@ -403,6 +429,12 @@ async fn listen(
             return;
         };
         has_been = true;
+        if domain.ended == Some(Reason::Suspend) {
+            // It may go on, of which nothing is heard, and stop again.
+            instance.note_stopped(heard);
+            said = None;
+            continue;
+        }
         if std::mem::replace(&mut said, domain.ended) == domain.ended {
             continue;
         }
@@ -441,7 +473,8 @@ impl Instance for XenInstance {
         if self.moving().is_some_and(|moving| moving.is_leaving)
             && let Answer::Travelling(_) = self.tell(STATUS).await
         {
-            return Ok(RunState::Running);
+            let has_stopped = self.stopped().is_some();
+            return Ok(if has_stopped { RunState::Paused } else { RunState::Running });
         }
         let domain = match self.find().await? {
             Some(domain) => domain,
@@ -555,6 +588,7 @@ impl Instance for XenInstance {
             return Err(EngineError::Unsupported { what });
         };
         let domain = self.domain().await?;
+        *self.stopped() = None;
         if domain.is_paused {
             // It makes itself ready to be moved, and cannot while it stands still.
             let what =
@@ -587,16 +621,18 @@ impl Instance for XenInstance {
         // Asked first: what ends between the two questions has answered the second.
         let is_alive = held(moving.process).is_some();
         Ok(match self.tell(STATUS).await {
-            Answer::Travelling(bytes) => {
+            Answer::Travelling(it) => {
                 self.await_arrival();
-                Migration::Active(self.progress(bytes))
+                let progress = self.progress(it);
+                match progress.pause.stopped {
+                    Some(_) => Migration::Switching(progress),
+                    None => Migration::Active(progress),
+                }
             }
-            Answer::Arrived(bytes) | Answer::Settled(bytes) => {
-                Migration::Completed(self.progress(bytes))
-            }
+            Answer::Arrived(it) | Answer::Settled(it) => self.completed(it),
             Answer::Failed(reason) => Migration::Failed { reason },
             Answer::Foreign(what) => Migration::NotAsOffered { what },
-            Answer::Silent if is_alive => Migration::Active(self.progress(0)),
+            Answer::Silent if is_alive => Migration::Active(self.progress(Travelled::default())),
             Answer::Silent => Migration::Failed { reason: last_words(&self.directory) },
         })
     }
@@ -608,9 +644,7 @@ impl Instance for XenInstance {
 
     async fn cancel(&self) -> Result<Migration, EngineError> {
         match self.tell(CANCEL).await {
-            Answer::Arrived(bytes) | Answer::Settled(bytes) => {
-                return Ok(Migration::Completed(self.progress(bytes)));
-            }
+            Answer::Arrived(it) | Answer::Settled(it) => return Ok(self.completed(it)),
             Answer::Travelling(_) | Answer::Failed(_) | Answer::Foreign(_) | Answer::Silent => {}
         }
         // xl lets the guest run on, and ends.

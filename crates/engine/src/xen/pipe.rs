@@ -23,6 +23,8 @@
 //! | `cleared to unpause` (target) | the target's daemon says [`GO`] |
 //! | result of the unpause (source) | the source's daemon says [`GONE`], or [`BACK`] |
 //!
+//! What passes is counted ([`passes`]): nobody else knows how far xl has come.
+//!
 //! The process outlives the daemon. If it dies before the guest has arrived, xl on the source lets
 //! the guest run on, and on the target destroys its copy; if it dies after, both stand still.
 
@@ -35,9 +37,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use whimbrel_pages::split::{Tally, XenTally};
 
+mod passes;
 mod save;
+
+use passes::Passes;
+pub(super) use passes::Travelled;
 
 /// Where the carrying process and this one meet.
 pub(super) const CHANNEL: &str = "migrate.sock";
@@ -101,7 +108,7 @@ enum Phase {
 #[derive(Debug)]
 struct State {
     phase: Phase,
-    bytes: u64,
+    passes: Passes,
 }
 
 /// What the threads of this process share.
@@ -113,7 +120,7 @@ struct Shared {
 
 impl Shared {
     fn new() -> Arc<Shared> {
-        let state = State { phase: Phase::Travelling, bytes: 0 };
+        let state = State { phase: Phase::Travelling, passes: Passes::default() };
         Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -147,8 +154,9 @@ impl Shared {
         self.leave_travelling(Phase::Failed { reason: reason.to_owned() });
     }
 
-    fn count(&self, bytes: usize) {
-        self.state().bytes += u64::try_from(bytes).unwrap_or(0);
+    fn count(&self, bytes: usize, tally: Tally, since: Duration) {
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        self.state().passes.note(bytes, tally, since);
     }
 
     fn wait_while(&self, is_waiting: impl Fn(&Phase) -> bool) -> Phase {
@@ -164,10 +172,11 @@ impl Shared {
 
     fn status(&self) -> String {
         let state = self.state();
+        let figures = state.passes.travelled().words();
         match &state.phase {
-            Phase::Travelling => format!("travelling {}", state.bytes),
-            Phase::Arrived | Phase::Starting => format!("arrived {}", state.bytes),
-            Phase::Settled { is_well: true } => format!("settled {}", state.bytes),
+            Phase::Travelling => format!("travelling {figures}"),
+            Phase::Arrived | Phase::Starting => format!("arrived {figures}"),
+            Phase::Settled { is_well: true } => format!("settled {figures}"),
             Phase::Settled { is_well: false } => "failed xl could not start the guest".to_owned(),
             Phase::Failed { reason } => format!("failed {reason}"),
             Phase::Foreign { what } => format!("foreign {what}"),
@@ -246,6 +255,7 @@ fn expect(from: &mut impl Read, word: &[u8]) -> io::Result<()> {
 /// Copies until the end, counting; returns at the first failure of either side.
 fn pump(mut from: impl Read, mut to: impl Write, shared: &Shared) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
+    let (mut passed, began) = (XenTally::default(), Instant::now());
     loop {
         let length = match from.read(&mut chunk) {
             Ok(length) => length,
@@ -257,7 +267,7 @@ fn pump(mut from: impl Read, mut to: impl Write, shared: &Shared) -> io::Result<
             return Ok(());
         }
         to.write_all(&chunk[..length])?;
-        shared.count(length);
+        shared.count(length, passed.push(&chunk[..length]), began.elapsed());
     }
 }
 
@@ -378,7 +388,7 @@ fn take_domain(
     match header::take(&mut channel, offered) {
         Ok(bytes) => {
             xl.write_all(&bytes)?;
-            shared.count(bytes.len());
+            shared.count(bytes.len(), Tally::default(), Duration::ZERO);
         }
         Err(HeaderError::Cut(error)) => return Err(error),
         Err(error) => {

@@ -33,6 +33,8 @@ const SETUP: Span<f64> = Span { low: 0.3, high: 2.5 };
 /// Stopping, handing over and starting, when it was never measured.
 const SWITCHOVER_UNKNOWN: Span<Duration> =
     Span { low: Duration::from_millis(20), high: Duration::from_millis(250) };
+/// Plugging a device in on the target, by a script: an emulated host was seen to take six seconds.
+const PLUG: Span<Duration> = Span { low: Duration::from_millis(10), high: Duration::from_secs(6) };
 
 /// How far the next migration may be from what earlier ones took.
 const LEARNED_TIME: Span<f64> = Span { low: 0.5, high: 1.5 };
@@ -230,6 +232,9 @@ fn pause(question: &Question<'_>, is_running: bool) -> Span<Duration> {
     if !is_running {
         return Span { low: Duration::ZERO, high: Duration::ZERO };
     }
+    if question.passport.is_some_and(|passport| passport.engine.chooses_pause()) {
+        return chosen_pause(question);
+    }
     let once = question.load.switchover.map(|time| Span { low: time, high: time });
     let fixed = match question.load.learned.switchover.or(once) {
         Some(learned) => Span {
@@ -239,6 +244,21 @@ fn pause(question: &Question<'_>, is_running: bool) -> Span<Duration> {
         None => SWITCHOVER_UNKNOWN,
     };
     Span { low: fixed.low, high: fixed.high + question.bargain.pause_max }
+}
+
+/// The pause of an engine that chooses it: earlier ones count, or else the guest's devices, which
+/// are plugged in meanwhile.
+fn chosen_pause(question: &Question<'_>) -> Span<Duration> {
+    if let Some(learned) = question.load.learned.pause {
+        return Span {
+            low: learned.low.mul_f64(LEARNED_TIME.low),
+            high: learned.high.mul_f64(LEARNED_TIME.high),
+        };
+    }
+    let devices = question.guest.disks.len() + question.guest.networks.len();
+    let devices = u32::try_from(devices).unwrap_or(u32::MAX);
+    let Span { low, high } = SWITCHOVER_UNKNOWN;
+    Span { low: low + PLUG.low * devices, high: high + PLUG.high * devices }
 }
 
 /// What the guest writes while it may be slowed down as far as was allowed, in parts of what the

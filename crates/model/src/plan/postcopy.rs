@@ -46,6 +46,13 @@ pub(super) fn postcopy(question: &Question<'_>) -> Vec<Finding> {
     let is_asked = question.bargain.on_miss == OnMiss::Postcopy && question.run_state.is_some();
     let Some(engine) = question.target_engine().filter(|_| is_asked) else { return Vec::new() };
     let (guest, target) = (question.guest_name(), question.target.host);
+    if engine.kind.chooses_pause() {
+        return vec![Finding::blocker(
+            codes::PLAN_POSTCOPY,
+            format!("Xen has no post-copy: `{guest}` cannot run before its memory is there"),
+            "choose `cancel` or `pause` for `--on-miss`",
+        )];
+    }
     let user = &target.engine_user;
     let Some(remedy) = hindrance(&target.security, user, &engine.version) else {
         return vec![Finding::warning(

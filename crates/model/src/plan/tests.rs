@@ -281,8 +281,8 @@ fn each_spoilt_fact_has_its_finding() {
     insta::assert_snapshot!(all);
 
     // No code of a plan is without its case here, but for those that have tests of their own.
-    const OWN_TESTS: [&str; 3] =
-        [codes::PLAN_DISK_ACCESS, codes::PLAN_LIVE, codes::PLAN_UNREACHABLE];
+    const OWN_TESTS: [&str; 4] =
+        [codes::PLAN_DISK_ACCESS, codes::PLAN_LIVE, codes::PLAN_PAUSE, codes::PLAN_UNREACHABLE];
     let known = codes::CODES.iter().map(|(code, _)| *code);
     let untried: Vec<_> = known
         .filter(|code| code.starts_with("plan/") && !seen.contains(code))
@@ -332,6 +332,39 @@ fn a_pv_guest_is_not_moved_while_it_runs() {
     assert!(found.remedy.contains("--stop-and-copy"), "{}", found.remedy);
     assert_eq!(live("xenpv", true), None);
     assert_eq!(live("xenpvh", false), None);
+}
+
+/// Beside an engine that chooses its pause, what was promised is compared with what is expected:
+/// said, warned of, or refused where it cannot be.
+#[test]
+fn a_pause_that_xen_chooses_is_forecast() {
+    let seconds = Duration::from_secs;
+    let found = |promised: u64, on_miss: OnMiss, learned: Option<u64>| {
+        let mut world = World::healthy();
+        for host in [&mut world.source.0, &mut world.target.0] {
+            host.engines[0].kind = EngineKind::Xen;
+        }
+        world.passport.as_mut().unwrap().engine = EngineKind::Xen;
+        let seen = learned.map(|high| Span { low: seconds(high) / 2, high: seconds(high) });
+        world.load.learned.pause = seen;
+        let bargain = Bargain { pause_max: seconds(promised), on_miss, ..Bargain::default() };
+        let plan = world.plan_for(bargain, false);
+        plan.findings.into_iter().find(|finding| finding.code == codes::PLAN_PAUSE).unwrap()
+    };
+    let none = found(1800, OnMiss::Cancel, None);
+    assert_eq!(none.severity, Severity::Ok);
+    assert!(none.text.ends_with("none is promised without `--max-pause`"), "{}", none.text);
+    let severity = |promised, on_miss, learned| found(promised, on_miss, learned).severity;
+    // Of a guest with a few devices that has never moved anything may come.
+    assert_eq!(severity(2, OnMiss::Cancel, None), Severity::Warning);
+    assert_eq!(severity(2, OnMiss::Pause, None), Severity::Ok);
+    // One that took four seconds does not take one, and six will do.
+    assert_eq!(severity(7, OnMiss::Cancel, Some(4)), Severity::Ok);
+    assert_eq!(severity(2, OnMiss::Cancel, Some(4)), Severity::Warning);
+    let refused = found(0, OnMiss::Cancel, Some(4));
+    assert_eq!(refused.severity, Severity::Blocker);
+    assert!(refused.text.contains("1.0 s to 6.0 s"), "{}", refused.text);
+    assert!(refused.remedy.contains("`whimbrel migrate web1 beta --max-pause 7s`"));
 }
 
 fn hear(world: &mut World, heard: Heard) {
@@ -570,6 +603,7 @@ fn a_forecast_learns() {
         count: 1,
         around: seen(900),
         switchover: seen(120),
+        pause: seen(150),
         sent_times: Some(Span { low: 0.4, high: 0.4 }),
         wire_share: Some(Span { low: 0.5, high: 0.5 }),
         engine_rate: Some(Bytes(200_000_000)),

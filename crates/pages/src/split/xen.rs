@@ -20,6 +20,8 @@ use super::{Block, Boundary, Cutter, Grammar, PAGE_BYTES, PAGES_OVER, Piece, Pla
 
 /// Frames of one record, a limit that libxc has, too.
 pub(crate) const RECORD_FRAMES_MAX: u32 = 1024;
+/// So many frames of a list are looked at in one go.
+const FRAMES_AT_ONCE: u32 = 64;
 
 /// No other engine's stream begins with it.
 pub(super) const FIRST: u8 = XL_MAGIC[0];
@@ -68,6 +70,49 @@ impl Split for XenSplit {
     }
 }
 
+/// Counts what passes in the stream of `xl migrate`, or one of the streams in it, and leaves the
+/// pages alone: of each record it reads the head and the list of frames.
+#[derive(Debug)]
+pub struct XenTally(Cutter<Xen>);
+
+/// What has passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Passes over the guest's memory; 0 before the first page. In each, libxc walks the frames
+    /// upwards: a number that does not rise begins the next one.
+    pub round: u64,
+    /// Pages of this pass.
+    pub pages: u64,
+    /// Pages of the pass before.
+    pub pages_before: u64,
+    last_frame: u32,
+}
+
+impl Default for XenTally {
+    fn default() -> Self {
+        Self(Cutter::new(Xen { skips_pages: true, ..Xen::default() }))
+    }
+}
+
+impl XenTally {
+    /// Takes the next bytes of the stream, and returns how it stands after them.
+    pub fn push(&mut self, input: &[u8]) -> Tally {
+        self.0.push(input, &mut |_| ());
+        self.0.grammar().tally
+    }
+}
+
+impl Tally {
+    fn note(&mut self, frame: u32) {
+        if self.round == 0 || frame <= self.last_frame {
+            self.round += 1;
+            self.pages_before = std::mem::take(&mut self.pages);
+        }
+        self.pages += 1;
+        self.last_frame = frame;
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Layer {
     #[default]
@@ -92,7 +137,7 @@ enum At {
     PageCount {
         body_bytes: u32,
     },
-    Frame {
+    Frames {
         left: u32,
         body_bytes: u32,
     },
@@ -106,10 +151,13 @@ struct Xen {
     layer: Layer,
     /// Libxc's stream stands in libxl's.
     nested: bool,
-    /// Frames of this record seen so far.
+    /// Frames of this record seen so far, and how many of them have a page.
     frames_seen: u32,
-    /// The pages that follow, in reverse.
+    pages_seen: u32,
+    /// The pages that follow, in reverse; none where they are not looked at.
     pages: Vec<Place>,
+    skips_pages: bool,
+    tally: Tally,
 }
 
 impl Grammar for Xen {
@@ -145,10 +193,10 @@ impl Grammar for Xen {
             At::Record => self.ask(At::RecordHead, 8),
             At::RecordHead => self.record(le32(token), le32(&token[4..])),
             At::PageCount { body_bytes } => match le32(token) {
-                left @ 1..=RECORD_FRAMES_MAX => self.ask(At::Frame { left, body_bytes }, 8),
+                left @ 1..=RECORD_FRAMES_MAX => self.ask_for_frames(left, body_bytes),
                 _ => Want::Opaque("a record has an impossible number of frames"),
             },
-            At::Frame { left, body_bytes } => self.frame(token, left, body_bytes),
+            At::Frames { left, body_bytes } => self.frames(token, left, body_bytes),
             At::Pages => match self.pages.pop() {
                 Some(place) => Want::Page { place, headed: false },
                 None => self.ask(At::RecordHead, 8),
@@ -203,26 +251,43 @@ impl Xen {
         }
     }
 
-    fn frame(&mut self, token: &[u8], left: u32, body_bytes: u32) -> Want {
-        let word = u64::from_le_bytes(token.try_into().expect("the token has eight bytes"));
-        // 13 to 15: broken, only allocated, or a hole. These have no page.
-        if word >> 60 < 0xd {
-            match u32::try_from(word & 0x000f_ffff_ffff_ffff) {
-                Ok(page_index) => self.pages.push(Place { block: 0, page_index }),
-                Err(_) => return Want::Opaque("a frame number is too large"),
+    fn ask_for_frames(&mut self, left: u32, body_bytes: u32) -> Want {
+        let count = left.min(FRAMES_AT_ONCE);
+        self.ask(At::Frames { left, body_bytes }, 8 * usize::try_from(count).unwrap_or(0))
+    }
+
+    fn frames(&mut self, token: &[u8], left: u32, body_bytes: u32) -> Want {
+        for word in token.chunks_exact(8) {
+            let word = u64::from_le_bytes(word.try_into().expect("a frame has eight bytes"));
+            self.frames_seen += 1;
+            // 13 to 15: broken, only allocated, or a hole. These have no page.
+            if word >> 60 >= 0xd {
+                continue;
+            }
+            let Ok(page_index) = u32::try_from(word & 0x000f_ffff_ffff_ffff) else {
+                return Want::Opaque("a frame number is too large");
+            };
+            self.pages_seen += 1;
+            self.tally.note(page_index);
+            if !self.skips_pages {
+                self.pages.push(Place { block: 0, page_index });
             }
         }
-        self.frames_seen += 1;
-        if left > 1 {
-            return self.ask(At::Frame { left: left - 1, body_bytes }, 8);
+        match left - left.min(FRAMES_AT_ONCE) {
+            0 => self.frames_over(body_bytes),
+            left => self.ask_for_frames(left, body_bytes),
         }
-        let frames = std::mem::take(&mut self.frames_seen);
-        let expected = 8 + 8 * u64::from(frames) + (PAGE_BYTES * self.pages.len()) as u64;
-        if u64::from(body_bytes) != expected {
+    }
+
+    fn frames_over(&mut self, body_bytes: u32) -> Want {
+        let frames = u64::from(std::mem::take(&mut self.frames_seen));
+        let pages = u64::from(std::mem::take(&mut self.pages_seen));
+        let page_bytes = PAGE_BYTES as u64 * pages;
+        if u64::from(body_bytes) != 8 + 8 * frames + page_bytes {
             return Want::Opaque("a record of pages has an impossible length");
         }
         self.pages.reverse();
-        self.pass(At::Pages, 0)
+        self.pass(At::Pages, if self.skips_pages { page_bytes } else { 0 })
     }
 }
 

@@ -3,7 +3,7 @@
 
 //! The splitters on streams as engines really write them.
 
-use whimbrel_pages::split::{PAGE_BYTES, Place};
+use whimbrel_pages::split::{PAGE_BYTES, Place, XenTally};
 
 use crate::streams::{Format, Qemu, RECORDED, Xen, recorded, split};
 
@@ -178,6 +178,30 @@ fn streams_are_told_apart() {
         split(Format::Engine, &stream, &[0, 1, 70_001]),
         split(Format::Qemu, &stream, &[0, 1, 70_001])
     );
+}
+
+/// A pass walks upwards, over records and holes; where a number does not rise, the next one begins.
+/// What else travels counts for nothing.
+#[test]
+fn the_passes_of_a_xen_stream_are_counted() {
+    const HOLE: u64 = 0xf000_0000_0000_0000;
+    let many: Vec<u64> = (100..500).collect();
+    let parts: [(Xen, (u64, u64, u64)); 5] = [
+        (Xen::new().record(0xe, b"static data").pages(&[HOLE, HOLE | 1]), (0, 0, 0)),
+        (Xen(vec![]).pages(&[5, 6, HOLE | 7, 8]).pages(&many), (1, 403, 0)),
+        (Xen(vec![]).pages(&[6, 499]).record(9, &[1; 5]), (2, 2, 403)),
+        (Xen(vec![]).pages(&[499]).pages(&[HOLE | 1, 500]), (3, 2, 2)),
+        (Xen(vec![]).record(0, &[]).record(3, &[9; 70_001]).record(0, &[]), (3, 2, 2)),
+    ];
+    for size in [1, 4097, usize::MAX] {
+        let mut tally = XenTally::default();
+        for (part, expected) in &parts {
+            let chunks = part.0.chunks(size);
+            let last = chunks.map(|chunk| tally.push(chunk)).last().unwrap();
+            let found = (last.round, last.pages, last.pages_before);
+            assert_eq!(found, *expected, "in chunks of {size}");
+        }
+    }
 }
 
 /// What is not the format at all is opaque from its first byte, and short streams are no trouble.
