@@ -10,6 +10,7 @@ const HEADER_FIELDS: usize = 13;
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
+const LINK: u32 = 0o120_777;
 
 /// An archive under way: directories first, then what lies in them.
 pub struct Archive<W> {
@@ -32,6 +33,11 @@ impl<W: Write> Archive<W> {
 
     pub fn file(&mut self, name: &str, content: &[u8]) -> Result<()> {
         self.entry(name, FILE, content)
+    }
+
+    /// A symbolic link.
+    pub fn link(&mut self, name: &str, to: &str) -> Result<()> {
+        self.entry(name, LINK, to.as_bytes())
     }
 
     /// Writes the end mark.

@@ -90,10 +90,14 @@ fn is_newer(input: &Path, output: &Path) -> Result<bool> {
 fn write_initramfs(tree: &Path, witness: &Path, output: &Path) -> Result<()> {
     let modules = Modules::below(&tree.join("lib/modules"))?;
     let mut archive = Archive::new(BufWriter::new(File::create(output)?));
-    for directory in ["dev", "proc", "sys", "lib", "lib/modules"] {
+    for directory in ["dev", "proc", "sys", "sbin", "lib", "lib/modules"] {
         archive.directory(directory)?;
     }
     archive.program("init", &fs::read(witness)?)?;
+    // What the kernel runs when the host asks the guest to end, on Xen.
+    for name in ["sbin/poweroff", "sbin/reboot"] {
+        archive.link(name, "/init")?;
+    }
     let mut order = String::new();
     for (name, content) in modules.in_order(MODULES)? {
         let path = format!("lib/modules/{name}.ko");

@@ -86,6 +86,16 @@ pub(crate) fn end(how: End) {
     }
 }
 
+/// Says what this process was started for, if the guest's own kernel has started it: on Xen the
+/// host asks the kernel, and that runs one of these programs.
+pub(crate) fn told_by_the_kernel() -> Option<End> {
+    match std::env::args().next()?.as_str() {
+        "/sbin/poweroff" => Some(End::PowerOff),
+        "/sbin/reboot" => Some(End::Reboot),
+        _ => None,
+    }
+}
+
 /// Powers off when the power button is pressed, on any input device.
 pub(crate) fn obey_power_button() {
     let devices = fs::read_dir("/dev/input").into_iter().flatten().flatten();

@@ -46,6 +46,10 @@ fn main() -> ExitCode {
     if let Some(refused) = userland::enter() {
         return refused;
     }
+    if let Some(how) = machine::told_by_the_kernel() {
+        machine::end(how);
+        return ExitCode::FAILURE;
+    }
     if std::process::id() != 1 {
         let mut stderr = std::io::stderr();
         let _ = writeln!(stderr, "witness: made to be PID 1 of a test guest, not to be run here");

@@ -127,8 +127,8 @@ fn what_a_guest_is_told(lab: &XenLab) -> Result<()> {
     let listed = one.run("whimbrel list")?;
     ensure!(listed.contains("running"), "it was not found again: {listed}");
 
-    // `stop` asks politely, and the witness has nobody who would hear that on Xen.
-    one.run("whimbrel stop --now web1 && ! xl list | grep web1")?;
+    // Asked politely, its kernel hears of it, and obeys.
+    one.run("whimbrel stop --timeout 60s web1 && ! xl list | grep web1")?;
     one.run("whimbrel start web1")?;
     one.run(ANSWERS)?;
     Ok(())
