@@ -238,7 +238,7 @@ fn is_xen(config: &Config) -> bool {
 
 fn engine(config: &Config) -> Arc<dyn Engine> {
     if is_xen(config) {
-        return Arc::new(Xen::default());
+        return Arc::new(Xen::new(config.engine.plugs_in_on_xen));
     }
     Arc::new(Qemu::new(QemuConfig {
         binary: config.engine.qemu.clone().unwrap_or_else(|| QemuConfig::default().binary),

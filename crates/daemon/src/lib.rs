@@ -21,6 +21,7 @@ mod disks;
 mod error;
 mod foreign;
 mod guests;
+mod hotplug;
 pub mod http;
 mod memory;
 mod migrate;
@@ -33,4 +34,5 @@ mod serve;
 mod start;
 mod story;
 
+pub use hotplug::plug;
 pub use start::{run, stored_log};

@@ -5,15 +5,17 @@
 //!
 //! One question a file: what a guest is called in xl's words (`config`), one guest (`instance`) and
 //! its terminal (`console`), what is written down about it (`record`), what stands between xl and
-//! the carrying process while it moves (`pipe`), what is let in of that (`header`), and who says
-//! that a domain has ended (`store`); of the guests that others have started, which there are
-//! (`domains`), what they are (`describe`), and what xl has left to watch over them (`monitor`).
+//! the carrying process while it moves (`pipe`), what is let in of that (`header`), who says
+//! that a domain has ended (`store`), and what plugs its devices in (`hotplug`); of the guests that
+//! others have started, which there are (`domains`), what they are (`describe`), and what xl has
+//! left to watch over them (`monitor`).
 
 mod config;
 mod console;
 mod describe;
 mod domains;
 mod header;
+pub mod hotplug;
 mod instance;
 mod json;
 mod monitor;
@@ -46,9 +48,16 @@ const CPU_MODEL: &str = "host";
 #[derive(Debug, Default)]
 pub struct Xen {
     domains: Domains,
+    plugs_in: bool,
 }
 
 impl Xen {
+    /// `plugs_in`: guests' devices are plugged in by this program where it can, and not by Xen's
+    /// scripts.
+    pub fn new(plugs_in: bool) -> Self {
+        Self { plugs_in, ..Self::default() }
+    }
+
     /// Whether this is the control domain of a Xen host.
     pub fn is_here() -> bool {
         let capabilities = std::fs::read_to_string("/proc/xen/capabilities");
@@ -109,7 +118,7 @@ impl Engine for Xen {
     }
 
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn Instance>, EngineError> {
-        let instance: Arc<dyn Instance> = XenInstance::launch(launch).await?;
+        let instance: Arc<dyn Instance> = XenInstance::launch(launch, self.plugs_in).await?;
         Ok(instance)
     }
 

@@ -28,6 +28,8 @@ use whimbrel_model::problem::{Kind, Remedy};
 pub use names::TapName;
 
 const TUN_DEVICE: &str = "/dev/net/tun";
+/// The largest hardware address that is not a broadcast: a bridge takes the smallest of its ports.
+const PORT_ADDRESS: [u8; 6] = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 /// A handle to the network of this namespace.
 #[derive(Clone, Debug)]
@@ -153,31 +155,64 @@ impl Network {
     pub async fn create_tap(&self, name: TapName, bridge: &str) -> Result<OwnedFd, NetworkError> {
         let mtu = self.bridge(bridge).await?.mtu;
         let tap = open_tap(&name.to_string())?;
-        leave_without_addresses(name);
-        let link = self.index(name).await?;
+        let name = name.to_string();
+        leave_without_addresses(&name);
+        let link = self.index(&name).await?;
         let message = LinkUnspec::new_with_index(link).mtu(mtu).up().build();
-        self.change("set up", name, message).await?;
+        self.change("set up", &name, message).await?;
         Ok(tap)
     }
 
     /// Joins a tap to a bridge. Joined already: fine.
     pub async fn attach(&self, name: TapName, bridge: &str) -> Result<(), NetworkError> {
-        let bridge = self.bridge(bridge).await?;
-        let tap = LinkUnspec::new_with_index(self.index(name).await?);
+        let (bridge, name) = (self.bridge(bridge).await?, name.to_string());
+        let tap = LinkUnspec::new_with_index(self.index(&name).await?);
         let message = tap.mtu(bridge.mtu).controller(bridge.index).up().build();
-        self.change("attach", name, message).await
+        self.change("attach", &name, message).await
     }
 
     /// Takes a tap off its bridge. Gone, or on none: fine.
     pub async fn detach(&self, name: TapName) -> Result<(), NetworkError> {
-        let index = match self.index(name).await {
+        let name = name.to_string();
+        let index = match self.index(&name).await {
             Err(NetworkError::NoLink { .. }) => return Ok(()),
             index => index?,
         };
         let message = LinkUnspec::new_with_index(index).nocontroller().build();
-        match self.change("detach", name, message).await {
+        match self.change("detach", &name, message).await {
             Err(NetworkError::NoLink { .. }) => Ok(()),
             detached => detached,
+        }
+    }
+
+    /// Joins a link that another program has made to a bridge, with the address that keeps it from
+    /// ever speaking for the bridge, and returns its MTU: the one given, or the bridge's.
+    pub async fn join(
+        &self,
+        link: &str,
+        bridge: &str,
+        mtu: Option<u32>,
+    ) -> Result<u32, NetworkError> {
+        leave_without_addresses(link);
+        let index = self.index(link).await?;
+        let bridge = self.bridge(bridge).await?;
+        let mtu = mtu.unwrap_or(bridge.mtu);
+        let message = LinkUnspec::new_with_index(index).address(PORT_ADDRESS.to_vec());
+        let message = message.mtu(mtu).controller(bridge.index).up().build();
+        self.change("attach", link, message).await?;
+        Ok(mtu)
+    }
+
+    /// Takes such a link down and off its bridge. Gone, or on none: fine.
+    pub async fn leave(&self, link: &str) -> Result<(), NetworkError> {
+        let index = match self.index(link).await {
+            Err(NetworkError::NoLink { .. }) => return Ok(()),
+            index => index?,
+        };
+        let message = LinkUnspec::new_with_index(index).nocontroller().down().build();
+        match self.change("detach", link, message).await {
+            Err(NetworkError::NoLink { .. }) => Ok(()),
+            left => left,
         }
     }
 
@@ -220,12 +255,13 @@ impl Network {
 
     /// Deletes a tap that was left over. Gone already: fine.
     pub async fn delete(&self, name: TapName) -> Result<(), NetworkError> {
-        let index = match self.index(name).await {
+        let name = name.to_string();
+        let index = match self.index(&name).await {
             Err(NetworkError::NoLink { .. }) => return Ok(()),
             index => index?,
         };
         match self.handle.link().del(index).execute().await {
-            Err(error) => match refused("delete", &name.to_string(), error) {
+            Err(error) => match refused("delete", &name, error) {
                 NetworkError::NoLink { .. } => Ok(()),
                 error => Err(error),
             },
@@ -239,23 +275,22 @@ impl Network {
         links.map_err(|error| refused("list", "all links", error))
     }
 
-    async fn index(&self, name: TapName) -> Result<u32, NetworkError> {
-        let name = name.to_string();
-        let found = self.handle.link().get().match_name(&name).execute().try_next().await;
-        match found.map_err(|error| refused("look at", &name, error))? {
+    async fn index(&self, name: &str) -> Result<u32, NetworkError> {
+        let found = self.handle.link().get().match_name(name).execute().try_next().await;
+        match found.map_err(|error| refused("look at", name, error))? {
             Some(link) => Ok(link.header.index),
-            None => Err(NetworkError::NoLink { link: name }),
+            None => Err(NetworkError::NoLink { link: name.to_owned() }),
         }
     }
 
     async fn change(
         &self,
         action: &'static str,
-        name: TapName,
+        name: &str,
         message: LinkMessage,
     ) -> Result<(), NetworkError> {
         let done = self.handle.link().change(message).execute().await;
-        done.map_err(|error| refused(action, &name.to_string(), error))
+        done.map_err(|error| refused(action, name, error))
     }
 }
 
@@ -327,7 +362,7 @@ fn open_tap(name: &str) -> Result<OwnedFd, NetworkError> {
 
 /// Keeps this host from talking to the guest through its tap before it is on a bridge: without an
 /// address of its own, the kernel sends nothing there. Best effort: harmless where it fails.
-fn leave_without_addresses(name: TapName) {
+fn leave_without_addresses(name: &str) {
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
 }
 

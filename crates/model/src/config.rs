@@ -70,6 +70,8 @@ pub struct Engine {
     pub qemu_data: Option<PathBuf>,
     /// None: KVM where it really works, else TCG.
     pub accelerator: Option<Accelerator>,
+    /// Devices of Xen's guests are plugged in by Whimbrel, and not by Xen's scripts.
+    pub plugs_in_on_xen: bool,
 }
 
 /// Whether guests may come from other hosts, from which, and what they may bring.
@@ -129,6 +131,7 @@ impl Default for Config {
                 qemu: None,
                 qemu_data: None,
                 accelerator: None,
+                plugs_in_on_xen: false,
             },
             relocation: Relocation {
                 is_enabled: false,
@@ -205,7 +208,9 @@ fn engine(table: &Table<'_>, engine: &mut Engine) -> Result<(), FileError> {
     engine.qemu = table.string("qemu")?.map(|path| path.path()).transpose()?;
     engine.qemu_data = table.string("qemu_data")?.map(|path| path.path()).transpose()?;
     let words = [("auto", None), ("kvm", Some(Accelerator::Kvm)), ("tcg", Some(Accelerator::Tcg))];
-    set(&mut engine.accelerator, table.string("accelerator")?, |field| field.word(&words))
+    set(&mut engine.accelerator, table.string("accelerator")?, |field| field.word(&words))?;
+    let words = [("scripts", false), ("whimbrel", true)];
+    set(&mut engine.plugs_in_on_xen, table.string("xen_hotplug")?, |field| field.word(&words))
 }
 
 fn relocation(table: &Table<'_>, relocation: &mut Relocation) -> Result<(), FileError> {
@@ -369,6 +374,7 @@ mod tests {
             user = "qemu"
             qemu = "/opt/qemu/bin/qemu-system-x86_64"
             accelerator = "tcg"
+            xen_hotplug = "whimbrel"
             [relocation]
             enabled = true
             address = "::"
@@ -397,6 +403,7 @@ mod tests {
         assert!(config.is_in_maintenance);
         assert_eq!(config.api.socket, Some("/run/a.sock".into()));
         assert_eq!(config.engine.accelerator, Some(Accelerator::Tcg));
+        assert!(config.engine.plugs_in_on_xen && !Config::default().engine.plugs_in_on_xen);
         let relocation = config.relocation;
         assert!(relocation.is_enabled && relocation.address.is_ipv6());
         assert_eq!(relocation.port, 9002);

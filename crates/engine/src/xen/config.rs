@@ -3,6 +3,7 @@
 
 //! A guest in the words of `xl`: the file that `xl create` reads.
 
+use super::hotplug::Plugged;
 use crate::error::EngineError;
 use std::fmt::Write as _;
 use whimbrel_model::guest::{
@@ -15,7 +16,11 @@ pub(super) const MACHINE_PVH: &str = "xenpvh";
 pub(super) const MACHINE_PV: &str = "xenpv";
 
 /// Writes the configuration of a guest.
-pub(super) fn text(guest: &Guest, passport: &Passport) -> Result<String, EngineError> {
+pub(super) fn text(
+    guest: &Guest,
+    passport: &Passport,
+    plugged: &Plugged,
+) -> Result<String, EngineError> {
     let Boot::Kernel { kernel, ramdisk, command_line } = &guest.boot else {
         return Err(unsupported("firmware: on Xen a guest is given its kernel"));
     };
@@ -41,12 +46,12 @@ pub(super) fn text(guest: &Guest, passport: &Passport) -> Result<String, EngineE
     for end in ["on_poweroff", "on_reboot", "on_crash"] {
         set(end, quoted("preserve")?);
     }
-    set("disk", disks(guest)?);
-    set("vif", cards(guest, passport)?);
+    set("disk", disks(guest, plugged)?);
+    set("vif", cards(guest, passport, plugged)?);
     Ok(text)
 }
 
-fn disks(guest: &Guest) -> Result<String, EngineError> {
+fn disks(guest: &Guest, plugged: &Plugged) -> Result<String, EngineError> {
     let mut all = Vec::new();
     for (index, disk) in guest.disks.iter().enumerate() {
         let DiskSource::Path(path) = &disk.source else {
@@ -62,23 +67,29 @@ fn disks(guest: &Guest) -> Result<String, EngineError> {
             DiskDevice::Disk => "",
             DiskDevice::Cdrom => "devtype=cdrom,",
         };
+        let script = script(plugged.disk(index));
         // The path takes the rest of the line, whatever is in it.
         all.push(quoted(&format!(
-            "format={format},vdev={name},access={access},{kind}target={}",
+            "format={format},vdev={name},access={access},{kind}{script}target={}",
             path.to_string_lossy()
         ))?);
     }
     Ok(format!("[{}]", all.join(",")))
 }
 
-fn cards(guest: &Guest, passport: &Passport) -> Result<String, EngineError> {
+fn cards(guest: &Guest, passport: &Passport, plugged: &Plugged) -> Result<String, EngineError> {
+    let script = script(plugged.networks());
     let mut all = Vec::new();
     for (mac, bridge) in networks(guest, passport) {
         let bridge = bridge.ok_or_else(|| unsupported("user networking: give the guest a bridge"));
         let mac = mac.map(|mac| format!("mac={mac},")).unwrap_or_default();
-        all.push(quoted(&format!("{mac}bridge={}", bridge?))?);
+        all.push(quoted(&format!("{mac}{script}bridge={}", bridge?))?);
     }
     Ok(format!("[{}]", all.join(",")))
+}
+
+fn script(script: Option<&str>) -> String {
+    script.map(|script| format!("script={script},")).unwrap_or_default()
 }
 
 /// What a guest calls a disk of its own.

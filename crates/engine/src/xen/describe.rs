@@ -9,6 +9,7 @@
 
 use super::config::{MACHINE_PV, MACHINE_PVH};
 use super::header::{BRIDGE_UNSAID, Difference, Offered};
+use super::hotplug::Plugged;
 use super::json::Json;
 use crate::contract::{Described, Foreign};
 use crate::error::EngineError;
@@ -33,7 +34,11 @@ pub(super) fn describe(listed: &str, foreign: &Foreign) -> Result<Described, Eng
     let mut reader = Reader { config: &config, unfit: Vec::new(), notes: Vec::new() };
     let guest = reader.guest(foreign.id);
     let Reader { mut unfit, notes, .. } = reader;
-    let offered = Offered::of(&guest, &super::passport(foreign.id, &guest, String::new()));
+    let offered = Offered::of(
+        &guest,
+        &super::passport(foreign.id, &guest, String::new()),
+        &Plugged::default(),
+    );
     unfit.extend(offered.differences(&config).into_iter().map(words));
     // Rules of a definition that xl does not have: lengths, names of disks.
     let text = file::render(&guest);

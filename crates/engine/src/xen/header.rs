@@ -67,11 +67,27 @@ pub(super) fn take(from: &mut impl Read, offered: &Offered) -> Result<Vec<u8>, H
     }
     let config = &bytes[HEADER_BYTES + 4..];
     let json = config.strip_suffix(b"\0").unwrap_or(config);
-    let differences = offered.differences(&serde_json::from_slice(json)?);
-    match differences.into_iter().next() {
-        Some(difference) => Err(difference.into()),
-        None => Ok(bytes),
+    let sent: Json = serde_json::from_slice(json)?;
+    if let Some(difference) = offered.differences(&sent).into_iter().next() {
+        return Err(difference.into());
     }
+    if let Some(own) = offered.with_own_scripts(&sent) {
+        replace_config(&mut bytes, &own)?;
+    }
+    Ok(bytes)
+}
+
+/// Puts another configuration into a header, with the lengths that belong to it.
+fn replace_config(bytes: &mut Vec<u8>, config: &Json) -> Result<(), HeaderError> {
+    let mut text = serde_json::to_vec(config)?;
+    // To libxl it is a string of C.
+    text.push(0);
+    let length = u32::try_from(text.len()).map_err(|_| HeaderError::NoHeader("it is too long"))?;
+    bytes.truncate(HEADER_BYTES);
+    bytes[44..HEADER_BYTES].copy_from_slice(&(length + 4).to_le_bytes());
+    bytes.extend(length.to_le_bytes());
+    bytes.extend(text);
+    Ok(())
 }
 
 #[cfg(test)]

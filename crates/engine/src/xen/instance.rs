@@ -7,6 +7,7 @@
 //! guest moves, xl calls it `NAME--incoming` and `NAME--migratedaway`.
 
 use super::header::Offered;
+use super::hotplug::{self, Plugged};
 use super::pipe::{self, BACK, CANCEL, GO, GONE, STATUS, Travelled, WAIT};
 use super::record::{Moving, Record};
 use super::store::Store;
@@ -70,9 +71,11 @@ enum Answer {
 }
 
 impl XenInstance {
-    pub(super) async fn launch(launch: Launch) -> Result<Arc<Self>, EngineError> {
+    pub(super) async fn launch(launch: Launch, plugs_in: bool) -> Result<Arc<Self>, EngineError> {
         let name = launch.guest.name.to_string();
-        let path = write_config(&launch.guest, &launch.passport, &launch.directory)?;
+        let plugged = plugged(&launch.guest, plugs_in)?;
+        let Launch { guest, passport, directory, .. } = &launch;
+        let path = write_config(guest, passport, &plugged, directory)?;
         let has_run = launch.start == Start::Boot;
         let mut record =
             Record { id: launch.passport.guest, name: name.clone(), has_run, moving: None };
@@ -80,7 +83,8 @@ impl XenInstance {
         let begun = match launch.start {
             Start::Boot => create(&name, &path).await,
             Start::Incoming => {
-                Offered::write(&launch.guest, &launch.passport, &launch.directory)?;
+                let (guest, passport) = (&launch.guest, &launch.passport);
+                Offered::write(guest, passport, &plugged, &launch.directory)?;
                 let receiving = receive(&launch).await;
                 receiving.map(|process| {
                     record.moving = Some(Moving { process, is_leaving: false });
@@ -101,7 +105,7 @@ impl XenInstance {
         if xl::find(&name, passport.guest).await?.is_none() {
             return Err(EngineError::Gone { guest: name, last_words: None });
         }
-        write_config(&guest, &passport, &directory)?;
+        write_config(&guest, &passport, &Plugged::default(), &directory)?;
         let record = Record { id: passport.guest, name: name.clone(), has_run: true, moving: None };
         // Once this is written it is ours, whoever dies.
         record.write(&directory)?;
@@ -337,14 +341,24 @@ async fn tell(directory: &Path, word: &str) -> Answer {
 fn write_config(
     guest: &Guest,
     passport: &Passport,
+    plugged: &Plugged,
     directory: &Path,
 ) -> Result<PathBuf, EngineError> {
-    let text = config::text(guest, passport)?;
+    let text = config::text(guest, passport, plugged)?;
     let path = directory.join(CONFIG);
     match std::fs::write(&path, text) {
         Ok(()) => Ok(path),
         Err(source) => Err(EngineError::File { action: "write", path, source }),
     }
+}
+
+/// Says which devices this program plugs in, and sees to it that it is found.
+fn plugged(guest: &Guest, plugs_in: bool) -> Result<Plugged, EngineError> {
+    if !plugs_in {
+        return Ok(Plugged::default());
+    }
+    hotplug::make_link()?;
+    Ok(Plugged::of(guest))
 }
 
 async fn create(name: &str, config: &Path) -> Result<(), EngineError> {

@@ -7,6 +7,7 @@
 //! neither is let through.
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -23,7 +24,7 @@ pub(super) enum Json {
 
 impl Json {
     /// Returns what is at a place: keys with `/` between them.
-    fn at(&self, place: &str) -> Option<&Json> {
+    pub(super) fn at(&self, place: &str) -> Option<&Json> {
         place.split('/').try_fold(self, |json, key| match json {
             Json::Map(map) => map.get(key),
             _ => None,
@@ -52,6 +53,20 @@ impl Json {
         }
     }
 
+    pub(super) fn map_mut(&mut self) -> Option<&mut BTreeMap<String, Json>> {
+        match self {
+            Json::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    pub(super) fn list_mut(&mut self, key: &str) -> Option<&mut Vec<Json>> {
+        match self.map_mut()?.get_mut(key) {
+            Some(Json::List(items)) => Some(items),
+            _ => None,
+        }
+    }
+
     /// Takes what is at a key out of a group of settings.
     pub(super) fn take(self, key: &str) -> Option<Json> {
         match self {
@@ -74,6 +89,19 @@ impl fmt::Display for Json {
                 Some(name @ Json::Text(_)) => write!(f, "{name}"),
                 _ => write!(f, "a group of settings"),
             },
+        }
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Json::Null => to.serialize_unit(),
+            Json::Bool(is) => to.serialize_bool(*is),
+            Json::Number(number) => to.serialize_i128(*number),
+            Json::Text(text) => to.serialize_str(text),
+            Json::List(items) => items.serialize(to),
+            Json::Map(map) => map.serialize(to),
         }
     }
 }

@@ -7,6 +7,8 @@
 //! many bytes. What is watched is told without having been asked, so a connection that watches is
 //! used for nothing else.
 
+pub(super) mod plain;
+
 use std::io;
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,8 +19,10 @@ const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"
 const PAYLOAD_BYTES_MAX: usize = 4096;
 const HEADER_BYTES: usize = 16;
 
+const DIRECTORY: u32 = 1;
 const READ: u32 = 2;
 const WATCH: u32 = 4;
+const WRITE: u32 = 11;
 const WATCH_EVENT: u32 = 15;
 const ERROR: u32 = 16;
 
@@ -28,8 +32,7 @@ pub(super) struct Store(UnixStream);
 
 impl Store {
     pub(super) async fn open() -> io::Result<Store> {
-        let socket = SOCKETS.iter().find(|path| Path::new(path).exists()).unwrap_or(&SOCKETS[0]);
-        UnixStream::connect(socket).await.map(Store)
+        UnixStream::connect(socket()).await.map(Store)
     }
 
     /// Reads a key; none where it is not there.
@@ -69,16 +72,10 @@ impl Store {
     async fn hear(&mut self) -> io::Result<(u32, Vec<u8>)> {
         let mut header = [0; HEADER_BYTES];
         self.0.read_exact(&mut header).await?;
-        let word = |at: usize| {
-            u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes were taken"))
-        };
-        let length = usize::try_from(word(12)).unwrap_or(usize::MAX);
-        if length > PAYLOAD_BYTES_MAX {
-            return Err(io::Error::other(format!("xenstored sends {length} bytes at once")));
-        }
+        let (kind, length) = payload_length(&header)?;
         let mut payload = vec![0; length];
         self.0.read_exact(&mut payload).await?;
-        Ok((word(0), payload))
+        Ok((kind, payload))
     }
 }
 
@@ -104,15 +101,35 @@ impl Changes {
     }
 }
 
+fn socket() -> &'static str {
+    SOCKETS.iter().find(|path| Path::new(path).exists()).unwrap_or(&SOCKETS[0])
+}
+
+/// Returns the kind of a message and how long what follows its header is.
+fn payload_length(header: &[u8; HEADER_BYTES]) -> io::Result<(u32, usize)> {
+    let word = |at: usize| {
+        u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes were taken"))
+    };
+    match usize::try_from(word(12)) {
+        Ok(length @ ..=PAYLOAD_BYTES_MAX) => Ok((word(0), length)),
+        _ => Err(io::Error::other(format!("xenstored sends {} bytes at once", word(12)))),
+    }
+}
+
 fn message(kind: u32, words: &[&str]) -> io::Result<Vec<u8>> {
     let payload: Vec<u8> =
         words.iter().flat_map(|word| word.bytes().chain(std::iter::once(0))).collect();
+    framed(kind, &payload)
+}
+
+/// Puts the header before a payload.
+fn framed(kind: u32, payload: &[u8]) -> io::Result<Vec<u8>> {
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(io::Error::other("a key too long for xenstored"));
     }
     let length = u32::try_from(payload.len()).expect("the limit fits");
     let header = [kind, 0, 0, length].into_iter().flat_map(u32::to_le_bytes);
-    Ok(header.chain(payload).collect())
+    Ok(header.chain(payload.iter().copied()).collect())
 }
 
 #[cfg(test)]

@@ -142,6 +142,14 @@ pub(super) static ENGINE: Section = Section {
                       else TCG",
             about: "Whether guests use the processor's virtualisation or are emulated.",
         },
+        Key {
+            name: "xen_hotplug",
+            value: "`\"scripts\"` or `\"whimbrel\"`",
+            default: "`\"scripts\"`: those that come with Xen",
+            about: "What plugs the network cards of Xen's guests in, and their raw disks on block \
+                    devices: scripts of shell, which take a good part of the pause of a guest that \
+                    moves, or a small program.",
+        },
     ],
 };
 

@@ -93,7 +93,7 @@ fn a_pv_guest_is_read() {
 fn a_definition_and_a_passport_say_all_of_it() {
     let Described { guest, .. } = pvh(PVH).unwrap();
     let passport = super::super::passport(guest.id.unwrap(), &guest, "4.17".to_owned());
-    let text = super::super::config::text(&guest, &passport).unwrap();
+    let text = super::super::config::text(&guest, &passport, &Plugged::default()).unwrap();
     for line in [
         "uuid=\"fab6bd72-ecd4-11f1-8f6a-525400000101\"",
         "vif=[\"mac=00:16:3e:11:22:33,bridge=xenbr0\"]",

@@ -8,6 +8,7 @@
 
 use super::{EngineError, Json, Path, PathBuf, Read};
 use crate::xen::config::{self, MACHINE_PV};
+use crate::xen::hotplug::{Plugged, SCRIPT};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use whimbrel_model::guest::{Boot, DiskDevice, DiskFormat, DiskSource, Guest};
@@ -54,6 +55,8 @@ const HARMLESS: &[(&str, Harmless)] = &[
 const AT_MOST: [&str; 2] = ["b_info/max_memkb", "b_info/target_memkb"];
 /// The bridge of a network card that names none.
 pub(in crate::xen) const BRIDGE_UNSAID: &str = "xenbr0";
+/// What plugs a device in.
+const SCRIPT_KEY: &str = "script";
 /// What tells the members of a list apart.
 const NAMES: [(&str, &str); 2] = [("disks", "vdev"), ("nics", "mac")];
 
@@ -75,10 +78,11 @@ impl Offered {
     pub(in crate::xen) fn write(
         guest: &Guest,
         passport: &Passport,
+        plugged: &Plugged,
         directory: &Path,
     ) -> Result<(), EngineError> {
         let path = directory.join(FILE);
-        let text = of(guest, passport).to_string();
+        let text = of(guest, passport, plugged).to_string();
         std::fs::write(&path, text).map_err(|source| failed("write", path, source))
     }
 
@@ -96,8 +100,26 @@ impl Offered {
         found
     }
 
-    pub(in crate::xen) fn of(guest: &Guest, passport: &Passport) -> Offered {
-        let value = of(guest, passport);
+    /// Returns what was sent with this host's own choice of what plugs the devices in; none where
+    /// it is the same.
+    pub(super) fn with_own_scripts(&self, sent: &Json) -> Option<Json> {
+        let mut own = sent.clone();
+        for (list, name) in NAMES {
+            let Some(sent) = own.list_mut(list) else { continue };
+            for item in sent.iter_mut().filter_map(Json::map_mut) {
+                let same = |other: &&Json| other.at(name) == item.get(name);
+                let script = self.0.list(list).iter().find(same);
+                match script.and_then(|other| other.at(SCRIPT_KEY)) {
+                    Some(script) => item.insert(SCRIPT_KEY.to_owned(), script.clone()),
+                    None => item.remove(SCRIPT_KEY),
+                };
+            }
+        }
+        (own != *sent).then_some(own)
+    }
+
+    pub(in crate::xen) fn of(guest: &Guest, passport: &Passport, plugged: &Plugged) -> Offered {
+        let value = of(guest, passport, plugged);
         Offered(serde_json::from_value(value).expect("a checked guest has no NUL in it"))
     }
 }
@@ -106,7 +128,7 @@ fn failed(action: &'static str, path: PathBuf, source: std::io::Error) -> Engine
     EngineError::File { action, path, source }
 }
 
-fn of(guest: &Guest, passport: &Passport) -> Value {
+fn of(guest: &Guest, passport: &Passport, plugged: &Plugged) -> Value {
     let mut build = json!({
         "max_vcpus": passport.cpu_count_max,
         "max_memkb": passport.memory.0 >> 10,
@@ -123,19 +145,24 @@ fn of(guest: &Guest, passport: &Passport) -> Value {
             DiskSource::Path(path) => path.to_string_lossy().into_owned(),
             DiskSource::Nfs(url) => url.clone(),
         };
-        json!({
+        let script = plugged.disk(index);
+        let mut item = json!({
             "pdev_path": path,
             "vdev": config::disk_name(index, disk),
             "format": match disk.format { DiskFormat::Raw => "raw", DiskFormat::Qcow2 => "qcow2" },
             "readwrite": u8::from(!disk.is_read_only),
             "is_cdrom": u8::from(disk.device == DiskDevice::Cdrom),
             "removable": u8::from(disk.device == DiskDevice::Cdrom),
-        })
+        });
+        add_script(&mut item, script);
+        item
     });
     let networks = config::networks(guest, passport);
     let networks = networks.map(|(mac, bridge)| {
         let mac = mac.map(|mac| mac.to_string());
-        json!({ "mac": mac, "bridge": bridge })
+        let mut item = json!({ "mac": mac, "bridge": bridge });
+        add_script(&mut item, plugged.networks());
+        item
     });
     json!({
         "c_info": {
@@ -149,9 +176,18 @@ fn of(guest: &Guest, passport: &Passport) -> Value {
     })
 }
 
+fn add_script(item: &mut Value, script: Option<&str>) {
+    if let Some(script) = script {
+        item[SCRIPT_KEY] = json!(script);
+    }
+}
+
 /// Compares what was sent at `place` with what was offered there, if anything was.
 fn compare(place: &str, sent: &Json, offered: Option<&Json>, found: &mut Vec<Difference>) {
     let is_as_offered = match (sent, offered) {
+        // Either host has chosen for itself, and here this one's choice is put in its place.
+        (Json::Text(sent), _) if is_script(place) => sent == SCRIPT,
+        (_, _) if is_script(place) => false,
         (Json::Map(sent), Some(Json::Map(offered))) => {
             return compare_maps(place, sent, offered, found);
         }
@@ -187,7 +223,7 @@ fn compare_maps(
     }
     for (key, expected) in offered.iter().filter(|(key, _)| !sent.contains_key(*key)) {
         let key = below(key);
-        if !is_meant_unsaid(&key, expected) {
+        if !is_meant_unsaid(&key, expected) && !is_script(&key) {
             let (found_there, expected) = ("not there".to_owned(), expected.to_string());
             found.push(Difference::Differs { key, found: found_there, expected });
         }
@@ -228,6 +264,10 @@ fn compare_lists(place: &str, sent: &[Json], offered: &[Json], found: &mut Vec<D
             expected: format!("a list of {}", offered.len()),
         });
     }
+}
+
+fn is_script(place: &str) -> bool {
+    NAMES.iter().any(|(list, _)| place.strip_prefix(list) == Some("/script"))
 }
 
 fn is_harmless(place: &str, sent: &Json) -> bool {

@@ -4,6 +4,7 @@
 //! A header that Xen 4.17 has sent, and what a host that means harm would make of it.
 
 use super::*;
+use crate::xen::hotplug::{Plugged, SCRIPT};
 use whimbrel_model::guest::{Guest, Mac};
 use whimbrel_model::passport::{Accelerator, Cpu, Device, DeviceKind, EngineKind, Passport};
 use whimbrel_model::units::Bytes;
@@ -51,7 +52,7 @@ bridge = "xenbr0"
 
 fn take_from(bytes: &[u8]) -> Result<Vec<u8>, HeaderError> {
     let (guest, passport) = offered();
-    take(&mut &bytes[..], &Offered::of(&guest, &passport))
+    take(&mut &bytes[..], &Offered::of(&guest, &passport, &Plugged::default()))
 }
 
 /// The recorded header with one text in its configuration replaced, and the lengths to match.
@@ -73,7 +74,7 @@ fn with(from: &str, to: &str) -> Vec<u8> {
 fn a_real_header_passes() {
     let mut from = RECORDED;
     let (guest, passport) = offered();
-    let taken = take(&mut from, &Offered::of(&guest, &passport)).unwrap();
+    let taken = take(&mut from, &Offered::of(&guest, &passport, &Plugged::default())).unwrap();
     assert_eq!(from, b"LibxlFmt");
     assert_eq!(taken, RECORDED[..RECORDED.len() - 8]);
 }
@@ -83,9 +84,45 @@ fn a_real_header_passes() {
 fn an_offer_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let (guest, passport) = offered();
-    Offered::write(&guest, &passport, directory.path()).unwrap();
+    Offered::write(&guest, &passport, &Plugged::default(), directory.path()).unwrap();
     let read = Offered::read(directory.path()).unwrap();
-    assert_eq!(read, Offered::of(&guest, &passport));
+    assert_eq!(read, Offered::of(&guest, &passport, &Plugged::default()));
+}
+
+/// Each host chooses for itself what plugs the devices in: whatever the source does, what reaches
+/// xl is this host's choice, and nothing else has changed.
+#[test]
+fn the_scripts_are_this_host_s_own() {
+    let (guest, passport) = offered();
+    let ours = Plugged::all(&guest);
+    let script = format!("\"script\": \"{SCRIPT}\",");
+    let sent = with("\"pdev_path\"", &format!("{script} \"pdev_path\""));
+    let taken = |sent: &[u8], plugged: &Plugged| {
+        let mut from = &[sent, b"LibxlFmt"].concat()[..];
+        let taken = take(&mut from, &Offered::of(&guest, &passport, plugged)).unwrap();
+        assert_eq!(from, b"LibxlFmt");
+        // What was made of it is a header again, and stays as it is.
+        let again = take(&mut &taken[..], &Offered::of(&guest, &passport, plugged)).unwrap();
+        assert_eq!(again, taken);
+        assert_eq!(taken.last(), Some(&0));
+        let config = &taken[HEADER_BYTES + 4..taken.len() - 1];
+        serde_json::from_slice::<serde_json::Value>(config).unwrap()
+    };
+    let plain = taken(&RECORDED[..RECORDED.len() - 8], &Plugged::default());
+    assert_eq!(taken(&sent, &Plugged::default()), plain, "the source's is taken away");
+    let mut expected = plain;
+    for list in ["disks", "nics"] {
+        expected[list][0]["script"] = SCRIPT.into();
+    }
+    assert_eq!(taken(&RECORDED[..RECORDED.len() - 8], &ours), expected, "ours is put there");
+    assert_eq!(taken(&sent, &ours), expected);
+    for foreign in ["/tmp/evil", "/etc/xen/scripts/block", "", "/run/whimbrel/xen-hotplug2"] {
+        for list in ["\"pdev_path\"", "\"bridge\""] {
+            let sent = with(list, &format!("\"script\": \"{foreign}\", {list}"));
+            let found = take(&mut &sent[..], &Offered::of(&guest, &passport, &ours));
+            assert!(matches!(found, Err(HeaderError::NotAsOffered(_))), "{foreign}: {found:?}");
+        }
+    }
 }
 
 /// A guest whose balloon is in use, and one whose weight was changed, are what was offered.
