@@ -175,6 +175,7 @@ pub const STORIES: &[Story] = stories! {
     walkthrough { the_chapter_as_printed }
     xen {
         from_create_to_rm,
+        what_a_pause_is,
         what_breaks_while_it_moves,
         the_chapter_and_the_contract,
     }

@@ -10,6 +10,7 @@
 mod adopted;
 mod chapter;
 pub(crate) mod handover;
+mod pause;
 
 use crate::setting::Setting;
 use crate::xen::scene::{
@@ -38,6 +39,17 @@ pub(super) fn from_create_to_rm(setting: &Setting) -> Result<()> {
             ("live there and back", live_there_and_back),
             ("a guest that `xl` made is adopted", adopted::a_guest_of_xl),
             ("a PV guest by stop and copy", pv_by_stop_and_copy),
+        ],
+    )
+}
+
+/// The pause: what is promised of it, and what it is made of.
+pub(super) fn what_a_pause_is(setting: &Setting) -> Result<()> {
+    tell(
+        setting,
+        &[
+            ("plugged in without scripts", pause::plugged_in_without_scripts),
+            ("a pause that was promised", pause::a_pause_that_was_promised),
         ],
     )
 }

@@ -8,11 +8,11 @@
 //! it is the larger part. Here it is this program under another name ([`SCRIPT`], a link that the
 //! daemon makes), one connection to xenstored and a few system calls:
 //!
-//! | | told with | does |
+//! | what | told | it |
 //! | --- | --- | --- |
-//! | disk | `add`; `XENBUS_PATH` | that no other domain and no mount is in the way ([`sharing`]), then `physical-device` |
-//! | card | `online`; `XENBUS_PATH`, `vif` | onto its bridge, with the bridge's MTU, and up |
-//! | card | `offline` | off its bridge |
+//! | disk | `add` | sees that nobody is in the way ([`sharing`]), and names the device to the backend |
+//! | card | `online` | joins it to its bridge, with the bridge's MTU, and up |
+//! | card | `offline` | takes it off |
 //!
 //! Everything else needs nothing to be done. What went wrong is written into xenstore, where the
 //! tools look for it. Only raw disks on block devices are plugged in like this: a file needs a loop
@@ -115,8 +115,8 @@ pub enum Card {
 /// Does what a card needs, and returns the MTU that it has then.
 pub type Network = fn(&Card) -> Result<u32, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Whether the program was started to plug a device in: by the name of the link, or with the name as
-/// its first argument. Returns the arguments after that.
+/// Whether the program was started to plug a device in: by the name of the link, or with the name
+/// as its first argument. Returns the arguments after that.
 pub fn arguments(all: &[OsString]) -> Option<&[OsString]> {
     let is_name = |word: &OsStr| Path::new(word).file_name() == Some(OsStr::new(NAME));
     match all {
