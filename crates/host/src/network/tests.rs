@@ -74,6 +74,42 @@ async fn a_tap_lives_as_long_as_its_descriptor() {
     assert!(matches!(network.attach(TAP, "br0").await, Err(NetworkError::NoLink { .. })));
 }
 
+/// A link that another program has made, as Xen's card of a guest: on the bridge, up, with its MTU
+/// and an address that no bridge takes for its own; and off again, however often.
+#[tokio::test]
+async fn a_link_of_others_is_joined_and_left() {
+    let Some(network) = own_network().await else { return };
+    let pair = rtnetlink::LinkVeth::new("vif3.0", "peer").build();
+    network.handle.link().add(pair).execute().await.unwrap();
+    let state = async || {
+        let links = network.links().await.unwrap();
+        let link = links.iter().find(|link| link_name(link) == Some("vif3.0")).unwrap().clone();
+        let bridge = links
+            .iter()
+            .filter_map(as_bridge)
+            .find(|bridge| link.attributes.contains(&LinkAttribute::Controller(bridge.index)));
+        (link, bridge.map(|bridge| bridge.name))
+    };
+    for (mtu, expected) in [(None, 1400), (None, 1400), (Some(1300), 1300)] {
+        assert_eq!(network.join("vif3.0", "br0", mtu).await.unwrap(), expected);
+        let (link, bridge) = state().await;
+        assert_eq!(bridge.as_deref(), Some("br0"));
+        assert!(link.header.flags.contains(LinkFlags::Up));
+        assert!(link.attributes.contains(&LinkAttribute::Mtu(expected)));
+        assert!(link.attributes.contains(&LinkAttribute::Address(PORT_ADDRESS.to_vec())));
+    }
+    for _ in 0..2 {
+        network.leave("vif3.0").await.unwrap();
+        let (link, bridge) = state().await;
+        assert_eq!((link.header.flags.contains(LinkFlags::Up), bridge), (false, None));
+    }
+    network.leave("vif9.0").await.unwrap();
+    let missing = network.join("vif9.0", "br0", None).await;
+    assert!(matches!(missing, Err(NetworkError::NoLink { .. })));
+    let missing = network.join("vif3.0", "xenbr0", None).await.unwrap_err();
+    assert_eq!(missing.code(), "network/no-bridge");
+}
+
 /// A tap that somebody else holds is not taken over, and one can be deleted under its holder.
 #[tokio::test]
 async fn a_taken_tap_is_refused_and_a_leftover_deleted() {
