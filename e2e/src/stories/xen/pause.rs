@@ -74,7 +74,7 @@ const ATTACHED: &str = "
     took() { w=$1; shift; s=$(date +%s%N); \"$@\" || exit 1
              echo \"  a $w: $(( ($(date +%s%N) - s) / 1000000 )) ms\"; }
     for s in '' script=/run/whimbrel/xen-hotplug,; do
-        echo \"with ${s:-Xen's scripts}\"
+        echo \"with ${s:-scripts of Xen}\"
         took disk xl block-attach web1 format=raw,vdev=xvdb,access=ro,${s}target=/dev/vdc
         xl block-detach web1 xvdb
         took card xl network-attach web1 ${s}bridge=xenbr0
