@@ -12,7 +12,7 @@ use super::pipe::{self, BACK, CANCEL, GO, GONE, STATUS, Travelled, WAIT};
 use super::record::{Moving, Record};
 use super::store::Store;
 use super::xl::{self, Domain, Reason};
-use super::{config, console, monitor};
+use super::{config, console, hindrances, monitor};
 use crate::contract::{
     Adopt, ChannelEnd, EngineEvent, Instance, Launch, Migration, MigrationOptions, PauseSteps,
     Process, Progress, Start, Tuning,
@@ -566,19 +566,12 @@ impl Instance for XenInstance {
 
     async fn hindrances(&self) -> Result<Vec<String>, EngineError> {
         let number = self.number().await?;
-        let says = async |feature: &str| -> std::io::Result<bool> {
-            let key = format!("/local/domain/{number}/control/feature-{feature}");
-            Ok(Store::open().await?.read(&key).await?.is_some_and(|said| said == "1"))
-        };
-        // Kernels before 4.11 say nothing of either, and can be suspended all the same.
-        let asked = async { Ok(says("poweroff").await? && !says("suspend").await?) };
-        let cannot = asked.await.map_err(|source| EngineError::File {
+        let asked = tokio::task::spawn_blocking(move || hindrances::of(number)).await;
+        asked.expect("asking does not panic").map_err(|source| EngineError::File {
             action: "ask",
             path: PathBuf::from("/run/xenstored/socket"),
             source,
-        })?;
-        let text = "its kernel cannot be suspended (it was built without hibernation callbacks)";
-        Ok(if cannot { vec![text.to_owned()] } else { Vec::new() })
+        })
     }
 
     async fn set_memory_target(&self, target: Bytes) -> Result<(), EngineError> {

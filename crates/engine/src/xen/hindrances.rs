@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Why a domain cannot be moved, by what xenstore says of it.
+
+use super::store::plain::Store;
+use std::io;
+
+/// What xenstore says of a domain.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Its kernel can be shut down by the host, and says so.
+    says_poweroff: bool,
+    says_suspend: bool,
+    /// Disks that are files behind a loop device, and that device.
+    loops: Vec<(String, String)>,
+    /// Disks that are images with tables of their own.
+    tables: Vec<String>,
+}
+
+/// Asks xenstored; may block.
+pub(super) fn of(number: u32) -> io::Result<Vec<String>> {
+    let mut store = Store::open()?;
+    let mut says = |feature: &str| -> io::Result<bool> {
+        let key = format!("/local/domain/{number}/control/feature-{feature}");
+        Ok(store.read(&key)?.is_some_and(|said| said == "1"))
+    };
+    let (says_poweroff, says_suspend) = (says("poweroff")?, says("suspend")?);
+    let mut seen = Seen { says_poweroff, says_suspend, ..Seen::default() };
+    let disks = format!("/local/domain/0/backend/vbd/{number}");
+    for disk in store.list(&disks)? {
+        let mut read = |key: &str| store.read(&format!("{disks}/{disk}/{key}"));
+        if let (Some(node), Some(path)) = (read("node")?, read("params")?)
+            && node.starts_with("/dev/loop")
+        {
+            seen.loops.push((path, node));
+        }
+    }
+    let disks = format!("/local/domain/0/backend/qdisk/{number}");
+    for disk in store.list(&disks)? {
+        let params = store.read(&format!("{disks}/{disk}/params"))?.unwrap_or_default();
+        seen.tables.extend(params.strip_prefix("qcow2:").map(str::to_owned));
+    }
+    Ok(hindrances(&seen))
+}
+
+fn hindrances(seen: &Seen) -> Vec<String> {
+    // Kernels before 4.11 say nothing of either, and can be suspended all the same.
+    let cannot_suspend = seen.says_poweroff && !seen.says_suspend;
+    let suspend = cannot_suspend.then(|| {
+        "its kernel cannot be suspended (it was built without hibernation callbacks)".to_owned()
+    });
+    let loops = seen.loops.iter().map(|(path, node)| {
+        format!(
+            "its disk `{path}` is behind `{node}`, which keeps in this host's cache what the other \
+             one would have to see; started by us a file is opened past the caches"
+        )
+    });
+    let tables = seen.tables.iter().map(|path| {
+        format!(
+            "its disk `{path}` is a qcow2 image, and Xen does not have its tables written before \
+             the other host reads them"
+        )
+    });
+    suspend.into_iter().chain(loops).chain(tables).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hinders_is_named() {
+        let said = |says_poweroff, says_suspend| {
+            hindrances(&Seen { says_poweroff, says_suspend, ..Seen::default() }).len()
+        };
+        assert_eq!((said(true, true), said(true, false), said(false, false)), (0, 1, 0));
+        let loops = vec![("/srv/xen/web1.img".to_owned(), "/dev/loop0".to_owned())];
+        let tables = vec!["/srv/xen/web2.qcow2".to_owned()];
+        let found = hindrances(&Seen { loops, tables, ..Seen::default() });
+        assert!(found[0].contains("`/srv/xen/web1.img` is behind `/dev/loop0`"), "{found:?}");
+        assert!(found[1].contains("`/srv/xen/web2.qcow2` is a qcow2 image"), "{found:?}");
+    }
+}
