@@ -115,7 +115,11 @@ pub(crate) fn is_only_on(here: &XenHost, other: &XenHost) -> Result<()> {
     let (listed, left) = (here.run("xl list")?, other.run("xl list")?);
     ensure!(listed.contains("web1 "), "it is not on {}: {listed}", here.name);
     ensure!(!left.contains("web1"), "a copy is on {}: {left}", other.name);
-    other.run("! ls /var/lib/whimbrel/carry/* 2>/dev/null")?;
+    // What keeps the guest's memory there takes its time.
+    other.run(
+        "for i in $(seq 200); do ls /var/lib/whimbrel/carry/* 2>/dev/null || exit 0; sleep 0.2; done
+         exit 1",
+    )?;
     Ok(())
 }
 
