@@ -5,7 +5,7 @@
 //!
 //! One question a file: what a guest is called in xl's words (`config`), one guest (`instance`)
 //! and its terminal (`console`), what is written down about it (`record`), what keeps it from
-//! moving (`hindrances`), what stands between xl and the carrying process while it moves (`pipe`),
+//! moving (`hindrances`, `loops`), what stands between xl and the carrying process while it moves (`pipe`),
 //! what is let in of that (`header`), who says that a domain has ended (`store`), and what plugs
 //! its devices in (`hotplug`); of the guests that others have started, which there are
 //! (`domains`), what they are (`describe`), and what xl has left to watch over them (`monitor`).
@@ -19,6 +19,7 @@ mod hindrances;
 pub mod hotplug;
 mod instance;
 mod json;
+mod loops;
 mod monitor;
 pub mod pipe;
 mod record;

@@ -20,7 +20,7 @@ const SUITE: &str = "bookworm";
 const PACKAGES: &str = "--include=xen-hypervisor-4.17-amd64,xen-utils-4.17,xen-utils-common,\
                         xenstore-utils,linux-image-amd64,iproute2,bridge-utils,kmod,udev,\
                         busybox-static,nfs-kernel-server,nfs-common,socat,procps,nftables,\
-                        iputils-ping,qemu-system-xen,openssh-server,openssh-client";
+                        iputils-ping,openssh-server,openssh-client";
 const DISK_SIZE: &str = "1400M";
 /// The first program: all it knows is where the others are.
 const START: &str = "#!/bin/sh\nmount -t devtmpfs dev /dev 2>/dev/null\n\

@@ -7,6 +7,7 @@ use super::{XenHost, XenLab};
 use crate::setting::Setting;
 use anyhow::{Context as _, Result, ensure};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 const CONFIG: &str = r#"
 [host]
@@ -37,6 +38,8 @@ pub(crate) const CUT: &str = "nft -f - <<'END'
         chain in { type filter hook input priority 0; tcp dport 8002 drop; tcp sport 8002 drop; }
         chain out { type filter hook output priority 0; tcp dport 8002 drop; tcp sport 8002 drop; }
     }\nEND";
+/// How long xl may take to let a guest go on.
+const BACK_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const UNCUT: &str = "nft delete table inet cut";
 
 /// What is asked of the guest over the network, and must be answered.
@@ -154,7 +157,17 @@ pub(crate) fn settled(lab: &XenLab) -> Result<&XenHost> {
              whimbrel log web1; exit 1",
         )?;
     }
-    let (here, there) = if is_here(two, "web1")? { (two, one) } else { (one, two) };
+    // It goes on, or back, after that.
+    let deadline = Instant::now() + BACK_PATIENCE;
+    let (here, there) = loop {
+        if is_here(two, "web1")? {
+            break (two, one);
+        }
+        if is_here(one, "web1")? || Instant::now() > deadline {
+            break (one, two);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    };
     is_only_on(here, there)?;
     Ok(here)
 }

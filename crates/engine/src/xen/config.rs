@@ -6,7 +6,6 @@
 use super::hotplug::Plugged;
 use crate::error::EngineError;
 use std::fmt::Write as _;
-use std::path::Path;
 use whimbrel_model::guest::{
     Boot, Disk, DiskDevice, DiskFormat, DiskSource, Guest, Mac, NetworkKind,
 };
@@ -68,23 +67,14 @@ fn disks(guest: &Guest, plugged: &Plugged) -> Result<String, EngineError> {
             DiskDevice::Disk => "",
             DiskDevice::Cdrom => "devtype=cdrom,",
         };
-        let backend = if is_written_file(disk, path) { FILE_BACKEND } else { "" };
         let script = script(plugged.disk(index));
         // The path takes the rest of the line, whatever is in it.
         all.push(quoted(&format!(
-            "format={format},vdev={name},access={access},{kind}{backend}{script}target={}",
+            "format={format},vdev={name},access={access},{kind}{script}target={}",
             path.to_string_lossy()
         ))?);
     }
     Ok(format!("[{}]", all.join(",")))
-}
-
-/// Past this host's cache: a loop device, which xl takes by itself, would keep what was read and
-/// written, and the host that the guest goes to would not see it.
-const FILE_BACKEND: &str = "backendtype=qdisk,direct-io-safe,";
-
-fn is_written_file(disk: &Disk, path: &Path) -> bool {
-    disk.device == DiskDevice::Disk && std::fs::metadata(path).is_ok_and(|file| file.is_file())
 }
 
 fn cards(guest: &Guest, passport: &Passport, plugged: &Plugged) -> Result<String, EngineError> {
@@ -153,20 +143,5 @@ mod tests {
         for bad in ["a\nkernel=b", "a\\", "'\""] {
             assert!(quoted(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn files_that_are_written_are_opened_past_the_cache() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let disk = |device| Disk {
-            source: DiskSource::Path(file.path().to_owned()),
-            format: DiskFormat::Raw,
-            is_read_only: false,
-            device,
-            name: None,
-        };
-        assert!(is_written_file(&disk(DiskDevice::Disk), file.path()));
-        assert!(!is_written_file(&disk(DiskDevice::Cdrom), file.path()));
-        assert!(!is_written_file(&disk(DiskDevice::Disk), Path::new("/dev/null")));
     }
 }

@@ -3,6 +3,7 @@
 
 //! Why a domain cannot be moved, by what xenstore says of it.
 
+use super::loops::{self, Loop};
 use super::store::plain::Store;
 use std::io;
 
@@ -12,8 +13,8 @@ struct Seen {
     /// Its kernel can be shut down by the host, and says so.
     says_poweroff: bool,
     says_suspend: bool,
-    /// Disks that are files behind a loop device, and that device.
-    loops: Vec<(String, String)>,
+    /// Disks that are files behind a loop device that goes through the cache.
+    loops: Vec<Loop>,
     /// Disks that are images with tables of their own.
     tables: Vec<String>,
 }
@@ -27,15 +28,7 @@ pub(super) fn of(number: u32) -> io::Result<Vec<String>> {
     };
     let (says_poweroff, says_suspend) = (says("poweroff")?, says("suspend")?);
     let mut seen = Seen { says_poweroff, says_suspend, ..Seen::default() };
-    let disks = format!("/local/domain/0/backend/vbd/{number}");
-    for disk in store.list(&disks)? {
-        let mut read = |key: &str| store.read(&format!("{disks}/{disk}/{key}"));
-        if let (Some(node), Some(path)) = (read("node")?, read("params")?)
-            && node.starts_with("/dev/loop")
-        {
-            seen.loops.push((path, node));
-        }
-    }
+    seen.loops = loops::cached(number)?;
     let disks = format!("/local/domain/0/backend/qdisk/{number}");
     for disk in store.list(&disks)? {
         let params = store.read(&format!("{disks}/{disk}/params"))?.unwrap_or_default();
@@ -50,10 +43,10 @@ fn hindrances(seen: &Seen) -> Vec<String> {
     let suspend = cannot_suspend.then(|| {
         "its kernel cannot be suspended (it was built without hibernation callbacks)".to_owned()
     });
-    let loops = seen.loops.iter().map(|(path, node)| {
+    let loops = seen.loops.iter().map(|Loop { path, node }| {
         format!(
             "its disk `{path}` is behind `{node}`, which keeps in this host's cache what the other \
-             one would have to see; started by us a file is opened past the caches"
+             one would have to see; `losetup --direct-io=on {node}` mends it"
         )
     });
     let tables = seen.tables.iter().map(|path| {
@@ -75,7 +68,8 @@ mod tests {
             hindrances(&Seen { says_poweroff, says_suspend, ..Seen::default() }).len()
         };
         assert_eq!((said(true, true), said(true, false), said(false, false)), (0, 1, 0));
-        let loops = vec![("/srv/xen/web1.img".to_owned(), "/dev/loop0".to_owned())];
+        let (path, node) = ("/srv/xen/web1.img".to_owned(), "/dev/loop0".to_owned());
+        let loops = vec![Loop { path, node }];
         let tables = vec!["/srv/xen/web2.qcow2".to_owned()];
         let found = hindrances(&Seen { loops, tables, ..Seen::default() });
         assert!(found[0].contains("`/srv/xen/web1.img` is behind `/dev/loop0`"), "{found:?}");

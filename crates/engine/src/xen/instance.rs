@@ -12,7 +12,7 @@ use super::pipe::{self, BACK, CANCEL, GO, GONE, STATUS, Travelled, WAIT};
 use super::record::{Moving, Record};
 use super::store::Store;
 use super::xl::{self, Domain, Reason};
-use super::{config, console, hindrances, monitor};
+use super::{config, console, hindrances, loops, monitor};
 use crate::contract::{
     Adopt, ChannelEnd, EngineEvent, Instance, Launch, Migration, MigrationOptions, PauseSteps,
     Process, Progress, Start, Tuning,
@@ -81,7 +81,7 @@ impl XenInstance {
             Record { id: launch.passport.guest, name: name.clone(), has_run, moving: None };
         record.write(&launch.directory)?;
         let begun = match launch.start {
-            Start::Boot => create(&name, &path).await,
+            Start::Boot => create(&name, record.id, &path).await,
             Start::Incoming => {
                 let (guest, passport) = (&launch.guest, &launch.passport);
                 Offered::write(guest, passport, &plugged, &launch.directory)?;
@@ -274,6 +274,9 @@ impl XenInstance {
 
     /// Lets a guest run that has arrived here.
     async fn go(&self) -> Result<(), EngineError> {
+        if let Some(domain) = self.find().await? {
+            loops::go_past_cache(domain.number).await;
+        }
         match self.tell(GO).await {
             Answer::Settled(_) => self.moved().await,
             // It has started the guest, and a daemon before us has not heard it.
@@ -292,7 +295,7 @@ impl XenInstance {
     /// Starts the guest anew in another domain, as it wished.
     async fn start_again(&self) -> Result<(), EngineError> {
         self.end_domain().await?;
-        create(&self.name(), &self.directory.join(CONFIG)).await?;
+        create(&self.name(), self.id, &self.directory.join(CONFIG)).await?;
         self.xl("unpause").await
     }
 
@@ -361,9 +364,14 @@ fn plugged(guest: &Guest, plugs_in: bool) -> Result<Plugged, EngineError> {
     Ok(Plugged::of(guest))
 }
 
-async fn create(name: &str, config: &Path) -> Result<(), EngineError> {
+/// Creates a domain, paused.
+async fn create(name: &str, id: GuestId, config: &Path) -> Result<(), EngineError> {
     let path = config.to_string_lossy();
-    xl::run(name, &["create", "-q", "-p", "-e", &path]).await.map(drop)
+    xl::run(name, &["create", "-q", "-p", "-e", &path]).await?;
+    if let Some(domain) = xl::find(name, id).await? {
+        loops::go_past_cache(domain.number).await;
+    }
+    Ok(())
 }
 
 fn refused(guest: &str, command: &str, reason: String) -> EngineError {

@@ -48,9 +48,6 @@ const HARMLESS: &[(&str, Harmless)] = &[
     ("b_info/arch_arm", Harmless::Empty),
     ("b_info/arch_x86/msr_relaxed", Harmless::Only("False")),
     ("disks/colo_restore_enable", Harmless::Only("False")),
-    // A file is opened by QEMU, past the cache.
-    ("disks/backend", Harmless::Only("qdisk")),
-    ("disks/direct_io_safe", Harmless::Only("True")),
     ("nics/devid", Harmless::Anything),
     ("nics/nictype", Harmless::Only("vif")),
 ];

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// Copyright the Whimbrel authors
+
+//! Files behind loop devices, which is how xl gives a raw file to a guest.
+//!
+//! A loop device keeps what was read and written in the cache of its host, and where the guest goes
+//! to the same file is read without that. So the devices of our guests are told to go past the
+//! cache, before a guest runs with them; the kernel writes back what was in it.
+
+use super::store::plain::Store;
+use std::io;
+use std::path::Path;
+
+const PREFIX: &str = "/dev/loop";
+
+/// A file and the loop device before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loop {
+    pub(super) path: String,
+    pub(super) node: String,
+}
+
+/// Returns those of a domain which go through the cache; may block.
+pub(super) fn cached(number: u32) -> io::Result<Vec<Loop>> {
+    let mut store = Store::open()?;
+    let disks = format!("/local/domain/0/backend/vbd/{number}");
+    let mut found = Vec::new();
+    for disk in store.list(&disks)? {
+        let mut read = |key: &str| store.read(&format!("{disks}/{disk}/{key}"));
+        if let (Some(node), Some(path)) = (read("node")?, read("params")?)
+            && node.starts_with(PREFIX)
+            && !is_direct(Path::new("/sys/block"), &node)
+        {
+            found.push(Loop { path, node });
+        }
+    }
+    Ok(found)
+}
+
+fn is_direct(blocks: &Path, node: &str) -> bool {
+    let name = node.trim_start_matches("/dev/");
+    let said = std::fs::read_to_string(blocks.join(name).join("loop/dio"));
+    said.is_ok_and(|said| said.trim() == "1")
+}
+
+/// Has the disks of a domain that does not run go past the cache. Where one cannot, its guest runs
+/// and does not move.
+pub(super) async fn go_past_cache(number: u32) {
+    let asked = tokio::task::spawn_blocking(move || cached(number)).await;
+    let loops = match asked.expect("asking does not panic") {
+        Ok(loops) => loops,
+        Err(error) => return tracing::warn!(%error, "xenstored does not say what disks there are"),
+    };
+    for Loop { path, node } in loops {
+        let mut command = tokio::process::Command::new("losetup");
+        match command.args(["--direct-io=on", &node]).output().await {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                tracing::warn!(path, node, said = said.trim(), "it stays behind the cache");
+            }
+            Err(error) => tracing::warn!(%error, path, node, "it stays behind the cache"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_what_goes_past_the_cache() {
+        let blocks = tempfile::tempdir().unwrap();
+        for (name, said) in [("loop0", "1\n"), ("loop1", "0\n")] {
+            let place = blocks.path().join(name).join("loop");
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::write(place.join("dio"), said).unwrap();
+        }
+        assert!(is_direct(blocks.path(), "/dev/loop0"));
+        assert!(!is_direct(blocks.path(), "/dev/loop1"));
+        assert!(!is_direct(blocks.path(), "/dev/loop2"));
+    }
+}
