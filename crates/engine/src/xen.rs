@@ -6,8 +6,8 @@
 //! One question a file: what a guest is called in xl's words (`config`), one guest (`instance`)
 //! and its terminal (`console`), what is written down about it (`record`), what keeps it from
 //! moving (`hindrances`, `loops`), what stands between xl and the carrying process while it moves
-//! (`pipe`), what is let in of that (`header`), who says that a domain has ended (`store`), and what
-//! plugs its devices in (`hotplug`); of the guests that others have started, which there are
+//! (`pipe`), what is let in of that (`header`), who says that a domain has ended (`store`), and
+//! what plugs its devices in (`hotplug`); of the guests that others have started, which there are
 //! (`domains`), what they are (`describe`), and what xl has left to watch over them (`monitor`).
 
 mod config;
