@@ -521,6 +521,10 @@ impl Instance for XenInstance {
             Some(Moving { is_leaving: true, .. }) => {
                 self.tell(BACK).await;
                 self.moved().await?;
+                if self.domain().await?.ended.is_some() {
+                    let reason = last_words(&self.directory);
+                    return Err(refused(&self.name(), "xl migrate", reason));
+                }
             }
             None if self.domain().await?.is_paused => self.xl("unpause").await?,
             None => {}

@@ -316,10 +316,18 @@ fn send(directory: &Path, control: UnixListener) -> io::Result<()> {
     xl.write_all(RECEIVED)?;
     xl.flush()?;
     let phase = shared.wait_while(|phase| *phase == Phase::Arrived);
-    xl.write_all(REPORT)?;
-    xl.write_all(&[u8::from(phase != Phase::Settled { is_well: true })])?;
+    let is_well = phase == Phase::Settled { is_well: true };
+    xl.write_all(&last_words(is_well))?;
     xl.flush()?;
     Ok(())
+}
+
+/// What a receiver says last. Where it could not start the guest, the sender wants to be allowed to
+/// let it go on; not told so it leaves it standing still.
+fn last_words(is_well: bool) -> Vec<u8> {
+    let status = [u8::from(!is_well)];
+    let allowed = if is_well { &[][..] } else { PERMISSION };
+    [REPORT, &status, allowed].concat()
 }
 
 fn receive(directory: &Path, control: UnixListener) -> io::Result<()> {
@@ -426,4 +434,18 @@ fn take_domain(
     xl.read_exact(&mut status)?;
     shared.step(Phase::Settled { is_well: status == [0] }, |phase| *phase == Phase::Starting);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As xl reads them: a status of one byte, and leave to go on if that is bad.
+    #[test]
+    fn the_last_words_are_those_of_a_receiver() {
+        assert_eq!(last_words(true), b"my copy unpause results are as follows\0\0");
+        let lost = b"my copy unpause results are as follows\0\x01domain is yours, you are cleared \
+                     to unpause\0";
+        assert_eq!(last_words(false), lost);
+    }
 }

@@ -53,7 +53,7 @@ pub(super) fn as_printed(lab: &XenLab) -> Result<()> {
 
     // "If this port is blocked by the firewall."
     two.run(WALL)?;
-    let said = refused(one, &format!("xm migrate {number} 10.77.0.2 -l"), "peer/unreachable")?;
+    let said = refused(one, &format!("xm migrate {number} 10.77.0.2 -l"), "plan/unreachable")?;
     ensure!(said.contains("8002"), "the port is not named: {said}");
     two.run("nft delete table inet wall")?;
 
