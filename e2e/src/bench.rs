@@ -30,7 +30,7 @@ pub fn bench(name: &str, options: &Options) -> Result<()> {
         "command" => command::command(&Setting::find()?),
         "forecast" => forecast::forecast(&Setting::find()?),
         "migrate" => migrate::migrate(&Setting::find()?, options),
-        "xen" => xen::xen(&Setting::find()?),
+        "xen" => xen::xen(&Setting::find()?, options),
         other => {
             bail!(
                 "there is no benchmark `{other}`; there are `command`, `forecast`, `migrate` and \

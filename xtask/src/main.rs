@@ -36,7 +36,8 @@ const HELP: &str = "\
   soak [--count N]     migrations back and forth, as many as asked (root)
   soak --daemon-kills N  a daemon killed so many times beside twenty guests (root)
   bench NAME           measurements: `command` (beside libvirt; root), `micro`
-  bench xen            moves between two emulated Xen hosts, beside `xl migrate` (root)
+  bench xen [--quick] [--only WAY]
+                       moves between two emulated Xen hosts, beside `xl migrate` (root)
   bench forecast       what was said of migrations beside what came of them (root)
   bench migrate [--quick] [--fresh] [--only QUESTION/KIND/LINK/WAY]
                        whole migrations beside QEMU's and libvirt's own (root)

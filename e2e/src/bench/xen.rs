@@ -7,6 +7,7 @@
 //! when the link goes after the word that the guest is the target's ends the run, because `xl`
 //! does not get over it.
 
+use super::Options;
 use super::table::Table;
 use crate::setting::Setting;
 use crate::stories::xen::handover;
@@ -24,21 +25,22 @@ const SSH: &str = "ssh";
 const BEFORE_GO: usize = "xl migration receiver ready, send binary domain data.\n".len()
     + "domain received, ready to unpause\0".len();
 
-pub(super) fn xen(setting: &Setting) -> Result<()> {
+pub(super) fn xen(setting: &Setting, options: &Options) -> Result<()> {
     let lab = set_up(setting, &[])?;
     let [one, two] = &lab.hosts;
     trust_by_ssh(one, two)?;
     let mut table = Table::default();
-    for _ in 0..ROUNDS {
-        there_and_back(&mut table, &[OURS, TUNNEL], [one, two])?;
+    let meant = |way: &&str| options.only.is_empty() || options.only.iter().any(|only| only == way);
+    for _ in 0..if options.quick { 1 } else { ROUNDS } {
+        there_and_back(&mut table, [OURS, TUNNEL].into_iter().filter(meant), [one, two])?;
         stop_daemon(one)?;
         stop_daemon(two)?;
-        there_and_back(&mut table, &[SOCAT, SSH], [one, two])?;
+        there_and_back(&mut table, [SOCAT, SSH].into_iter().filter(meant), [one, two])?;
         start_daemon(one)?;
         start_daemon(two)?;
     }
     table.print();
-    for rival in [SOCAT, SSH] {
+    for rival in [SOCAT, SSH].iter().filter(|way| meant(way)) {
         let ratio = |what: &str| table.ratio(OURS, rival, what);
         println!(
             "in parts of xl over {rival}: {:.2} of the time, {:.2} of the silence",
@@ -57,7 +59,7 @@ pub(super) fn xen(setting: &Setting) -> Result<()> {
 
 fn there_and_back(
     table: &mut Table,
-    ways: &[&'static str],
+    ways: impl Iterator<Item = &'static str>,
     [one, two]: [&XenHost; 2],
 ) -> Result<()> {
     for way in ways {
