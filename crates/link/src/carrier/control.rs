@@ -23,7 +23,7 @@ pub(super) const SOCKET_FILE: &str = "carry.sock";
 pub(super) const STATUS_FILE: &str = "status";
 
 /// How long a carrying process may take to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(20);
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long it may take until an image is on the disk.
 pub(super) const KEEP_MAX: Duration = Duration::from_secs(60);
 /// How often to look whether it has ended.
