@@ -274,9 +274,7 @@ impl XenInstance {
 
     /// Lets a guest run that has arrived here.
     async fn go(&self) -> Result<(), EngineError> {
-        if let Some(domain) = self.find().await? {
-            loops::go_past_cache(domain.number).await;
-        }
+        loops::go_past_cache(self.id).await;
         match self.tell(GO).await {
             Answer::Settled(_) => self.moved().await,
             // It has started the guest, and a daemon before us has not heard it.
@@ -368,9 +366,7 @@ fn plugged(guest: &Guest, plugs_in: bool) -> Result<Plugged, EngineError> {
 async fn create(name: &str, id: GuestId, config: &Path) -> Result<(), EngineError> {
     let path = config.to_string_lossy();
     xl::run(name, &["create", "-q", "-p", "-e", &path]).await?;
-    if let Some(domain) = xl::find(name, id).await? {
-        loops::go_past_cache(domain.number).await;
-    }
+    loops::go_past_cache(id).await;
     Ok(())
 }
 
