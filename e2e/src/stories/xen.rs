@@ -4,7 +4,7 @@
 //! Guests on real Xen.
 //!
 //! To boot two hosts takes as long as most of what happens on them, so each story lets one guest
-//! live through many scenes. The bridges are not probed: three seconds may be too short for hosts
+//! live through many scenes. The bridges are not probed: a second may be too short for hosts
 //! that are emulated beside other work.
 
 mod adopted;

@@ -59,9 +59,8 @@ const FIRST_PASS_LONG: Duration = Duration::from_secs(10);
 
 /// How long the source may take to answer the target that calls back.
 const BACK_MAX: Duration = Duration::from_secs(1);
-/// How long the target listens for the source on the guest's bridges, in vain. It hears a host that
-/// is not busy at once.
-const LISTEN_MAX: Duration = Duration::from_secs(3);
+/// How long the target listens for the source on the guest's bridges, in vain.
+const LISTEN_MAX: Duration = Duration::from_secs(1);
 /// How often the source speaks there meanwhile.
 const SPEAK_EVERY: Duration = Duration::from_millis(50);
 
