@@ -53,6 +53,8 @@ pub(super) struct XenInstance {
     events: broadcast::WeakSender<EngineEvent>,
     /// Somebody waits for the word that the guest has arrived.
     is_awaited: Arc<AtomicBool>,
+    /// One domain is ended and another made for the same guest: that there is none is no news.
+    is_between: AtomicBool,
     /// When a guest that is leaving has stopped.
     stopped: Mutex<Option<SystemTime>>,
 }
@@ -154,6 +156,7 @@ impl XenInstance {
             record: Mutex::new(record),
             events: events.downgrade(),
             is_awaited: Arc::default(),
+            is_between: AtomicBool::new(false),
             stopped: Mutex::default(),
         });
         console::serve(Arc::downgrade(&instance), &directory.join(console::SOCKET))?;
@@ -292,9 +295,15 @@ impl XenInstance {
 
     /// Starts the guest anew in another domain, as it wished.
     async fn start_again(&self) -> Result<(), EngineError> {
-        self.end_domain().await?;
-        create(&self.name(), self.id, &self.directory.join(CONFIG)).await?;
-        self.xl("unpause").await
+        self.is_between.store(true, Ordering::Relaxed);
+        let made = async {
+            self.end_domain().await?;
+            create(&self.name(), self.id, &self.directory.join(CONFIG)).await?;
+            self.xl("unpause").await
+        };
+        let made = made.await;
+        self.is_between.store(false, Ordering::Relaxed);
+        made
     }
 
     async fn end_domain(&self) -> Result<(), EngineError> {
@@ -430,6 +439,7 @@ async fn listen(
     while ends.next().await.is_ok() {
         let Some(instance) = instance.upgrade() else { return };
         let heard = SystemTime::now();
+        let was_between = instance.is_between.load(Ordering::Relaxed);
         let found = match instance.find().await {
             Ok(found) => found,
             Err(error) => {
@@ -439,8 +449,9 @@ async fn listen(
         };
         let is_moving = instance.moving().is_some_and(|moving| held(moving.process).is_some());
         let Some(domain) = found else {
-            if is_moving && !has_been {
-                // It is still on its way here.
+            let is_between = was_between || instance.is_between.load(Ordering::Relaxed);
+            // It is still on its way here, or made anew.
+            if is_between || (is_moving && !has_been) {
                 continue;
             }
             let _ = told.send(EngineEvent::Gone);
@@ -534,9 +545,9 @@ impl Instance for XenInstance {
     }
 
     async fn reset(&self) -> Result<(), EngineError> {
-        self.start_again().await?;
-        self.say(EngineEvent::Reset);
-        Ok(())
+        let made = self.start_again().await;
+        self.say(if made.is_ok() { EngineEvent::Reset } else { EngineEvent::Gone });
+        made
     }
 
     async fn destroy(&self) -> Result<(), EngineError> {
