@@ -101,7 +101,7 @@ fn measure(table: &mut Table, way: &'static str, [from, to]: [&XenHost; 2]) -> R
     from.run(ANSWERS)?;
     let said = from.run(&format!(
         "lan=$(basename $(dirname /sys/class/net/e*/brport))
-         bytes() {{ echo $(( $(paste -sd+ /sys/class/net/$lan/statistics/[rt]x_bytes) )); }}
+         bytes() {{ echo $(( $(cat /sys/class/net/$lan/statistics/[rt]x_bytes | paste -sd+) )); }}
          (exec ping -D -i 0.2 10.77.0.50 >/tmp/pings 2>&1) & pinger=$!
          sleep 1; sent=$(bytes); began=$(date +%s%3N)
          {command} >/tmp/said 2>&1 </dev/null || {{ cat /tmp/said; exit 1; }}
