@@ -19,7 +19,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 mod offered;
-pub(super) use offered::{BRIDGE_UNSAID, Difference, Offered};
+pub(super) use offered::{BRIDGE_UNSAID, Difference, FILE as OFFERED, Offered};
 
 const MAGIC: &[u8; 32] = b"Xen saved domain, xl format\n \0 \r";
 const BYTE_ORDER: u32 = 0x0102_0304;

@@ -6,7 +6,7 @@
 //! The domain is found by the guest's own uuid, whatever its number and name are just now: while a
 //! guest moves, xl calls it `NAME--incoming` and `NAME--migratedaway`.
 
-use super::header::Offered;
+use super::header::{OFFERED, Offered};
 use super::hotplug::{self, Plugged};
 use super::pipe::{self, BACK, CANCEL, GO, GONE, STATUS, Travelled, WAIT};
 use super::record::{Moving, Record};
@@ -514,8 +514,10 @@ impl Instance for XenInstance {
     }
 
     async fn pause(&self) -> Result<(), EngineError> {
-        self.xl("pause").await?;
-        self.say(EngineEvent::Stopped);
+        if !self.domain().await?.is_paused {
+            self.xl("pause").await?;
+            self.say(EngineEvent::Stopped);
+        }
         Ok(())
     }
 
@@ -534,7 +536,8 @@ impl Instance for XenInstance {
                 }
             }
             None if self.domain().await?.is_paused => self.xl("unpause").await?,
-            None => {}
+            // It runs already, which is no news.
+            None => return Ok(()),
         }
         self.say(EngineEvent::Resumed);
         Ok(())
@@ -560,7 +563,9 @@ impl Instance for XenInstance {
         self.moved().await?;
         self.end_domain().await?;
         Record::remove(&self.directory)?;
-        let _ = std::fs::remove_file(self.directory.join(console::SOCKET));
+        for file in [console::SOCKET, CONFIG, OFFERED, pipe::CONTROL, pipe::CHANNEL] {
+            let _ = std::fs::remove_file(self.directory.join(file));
+        }
         Ok(())
     }
 

@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use whimbrel_model::guest::{Boot, DiskDevice, DiskFormat, DiskSource, Guest};
 use whimbrel_model::passport::Passport;
 
-const FILE: &str = "offered.json";
+/// Where it is kept.
+pub(in crate::xen) const FILE: &str = "offered.json";
 const FILE_BYTES_MAX: u64 = 256 << 10;
 
 /// What a value that was not offered may be.
