@@ -275,9 +275,16 @@ impl XenInstance {
         Migration::Completed(Progress { remaining: Bytes(0), ..self.progress(it) })
     }
 
+    /// The guest is here, and stands still: it may be had, if its disks are what they were there.
+    async fn arrived(&self, it: Travelled) -> Migration {
+        match loops::go_past_cache(self.id).await {
+            Ok(()) => self.completed(it),
+            Err(reason) => Migration::Failed { reason },
+        }
+    }
+
     /// Lets a guest run that has arrived here.
     async fn go(&self) -> Result<(), EngineError> {
-        loops::go_past_cache(self.id).await;
         match self.tell(GO).await {
             Answer::Settled(_) => self.moved().await,
             // It has started the guest, and a daemon before us has not heard it.
@@ -375,7 +382,9 @@ fn plugged(guest: &Guest, plugs_in: bool) -> Result<Plugged, EngineError> {
 async fn create(name: &str, id: GuestId, config: &Path) -> Result<(), EngineError> {
     let path = config.to_string_lossy();
     xl::run(name, &["create", "-q", "-p", "-e", &path]).await?;
-    loops::go_past_cache(id).await;
+    if let Err(reason) = loops::go_past_cache(id).await {
+        tracing::warn!(name, reason, "it will not move");
+    }
     Ok(())
 }
 
@@ -660,6 +669,7 @@ impl Instance for XenInstance {
                     None => Migration::Active(progress),
                 }
             }
+            Answer::Arrived(it) if !moving.is_leaving => self.arrived(it).await,
             Answer::Arrived(it) | Answer::Settled(it) => self.completed(it),
             Answer::Failed(reason) => Migration::Failed { reason },
             Answer::Foreign(what) => Migration::NotAsOffered { what },

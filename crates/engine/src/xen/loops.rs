@@ -5,7 +5,9 @@
 //!
 //! A loop device keeps what was read and written in the cache of its host, and where the guest goes
 //! to the same file is read without that. So the devices of our guests are told to go past the
-//! cache, before a guest runs with them; the kernel writes back what was in it.
+//! cache, before a guest runs with them; the kernel writes back what was in it, and forgets it.
+//! Where one cannot, a guest that begins there runs and does not move, and one that comes does not
+//! arrive: the cache may be of an earlier visit.
 
 use super::store::plain::Store;
 use std::io;
@@ -56,26 +58,25 @@ fn number_of(id: GuestId) -> io::Result<Option<u32>> {
     Ok(None)
 }
 
-/// Has the disks of a guest that does not run go past the cache. Where one cannot, the guest runs
-/// and does not move.
-pub(super) async fn go_past_cache(id: GuestId) {
+/// Has the disks of a guest that does not run go past the cache, or says which one cannot.
+pub(super) async fn go_past_cache(id: GuestId) -> Result<(), String> {
     let asked = move || number_of(id)?.map_or(Ok(Vec::new()), cached);
     let asked = tokio::task::spawn_blocking(asked).await;
-    let loops = match asked.expect("asking does not panic") {
-        Ok(loops) => loops,
-        Err(error) => return tracing::warn!(%error, "xenstored does not say what disks there are"),
-    };
-    for Loop { path, node } in loops {
+    let loops = asked.expect("asking does not panic");
+    let loops = loops.map_err(|error| format!("xenstored does not say what disks it has: {error}"));
+    for Loop { path, node } in loops? {
         let mut command = tokio::process::Command::new("losetup");
-        match command.args(["--direct-io=on", &node]).output().await {
-            Ok(output) if output.status.success() => {}
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                tracing::warn!(path, node, said = said.trim(), "it stays behind the cache");
-            }
-            Err(error) => tracing::warn!(%error, path, node, "it stays behind the cache"),
-        }
+        let said = match command.args(["--direct-io=on", &node]).output().await {
+            Ok(output) if output.status.success() => continue,
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        return Err(format!(
+            "its disk `{path}` is behind `{node}`, which stays behind this host's cache, and that \
+             may keep what the file was before; `losetup --direct-io=on {node}` said: {said}"
+        ));
     }
+    Ok(())
 }
 
 #[cfg(test)]
