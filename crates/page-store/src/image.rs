@@ -103,6 +103,11 @@ impl ImageFile {
         self.step()
     }
 
+    /// Returns whether less than half of what the image may take is taken.
+    pub fn has_plenty_of_room(&self) -> bool {
+        self.length < self.bytes_max / 2
+    }
+
     /// Makes the image durable and puts it in the place of the one before. This waits for the disk.
     ///
     /// Of `about`, the image, its pages and its bytes are filled in here.

@@ -20,6 +20,7 @@
 //! order.
 
 pub(super) mod begin;
+mod cores;
 mod giver;
 mod joins;
 pub(super) mod keeper;

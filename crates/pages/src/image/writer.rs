@@ -5,7 +5,7 @@
 //!
 //! Batches are sealed as they travelled: packing them cost nothing more. Pages that travelled as
 //! *same* or *delta* are not in their batch; unless the image has the same page for the same place
-//! already, they are collected and packed into blocks of their own, with the cheap codec.
+//! already, they are collected into blocks of their own, packed by the cheap codec or not at all.
 
 use std::collections::HashMap;
 
@@ -30,6 +30,8 @@ pub struct SealedBlock {
 pub struct ImageWriter {
     seal: Seal,
     packer: Packer,
+    /// Of the blocks of our own.
+    codec: Codec,
     next: u32,
     pages: HashMap<Place, (PageDigest, Location)>,
     /// Pages of a block of our own that is not full yet.
@@ -43,11 +45,17 @@ impl ImageWriter {
         Self {
             seal,
             packer: Packer::default(),
+            codec: Codec::Lz4,
             next: 0,
             pages: HashMap::new(),
             own: Vec::new(),
             own_pages: Vec::new(),
         }
+    }
+
+    /// Sets what the blocks to come are packed by that no batch was packed for.
+    pub fn set_codec(&mut self, codec: Codec) {
+        self.codec = codec;
     }
 
     /// Takes a batch of the sender and returns the blocks it makes, in order.
@@ -108,7 +116,7 @@ impl ImageWriter {
             let location = Location { block: self.next, offset };
             self.pages.insert(place, (digest, location));
         }
-        let (packing, packed) = self.packer.pack(Codec::Lz4, &self.own);
+        let (packing, packed) = self.packer.pack(self.codec, &self.own);
         let plain_bytes = std::mem::take(&mut self.own).len();
         Some(self.block(packing, plain_bytes, &packed))
     }

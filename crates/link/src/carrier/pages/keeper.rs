@@ -6,22 +6,31 @@
 //!
 //! Either is a thread beside the stream. It is done only when the daemon says that the guest has
 //! really moved; without that word nothing is left of it.
+//!
+//! Keeping must not cost the move anything. What travelled packed is kept as it is; pages that did
+//! not travel are packed only where no one waits for a core, and otherwise take more of the disk.
 
+use super::cores::{CONTENDED, NOT_CONTENDED, Took, took};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use whimbrel_model::id::{GuestName, HostId, HostName};
 use whimbrel_model::problem::chain;
 use whimbrel_page_store::{About, Folder, Held, ImageFile, StoreError};
+use whimbrel_pages::codec::Codec;
 use whimbrel_pages::image::{Census, ImageId, ImageKey, ImageWriter, Seal};
 use whimbrel_pages::sender::Kept;
 use whimbrel_pages::split::EngineSplit;
 
 /// Batches that may wait for the thread: more would only be memory.
 const WAITING_MAX: usize = 6;
+
+/// How long an image is written before it is judged whether there are cores to spare.
+const WATCH: Duration = Duration::from_millis(20);
 
 /// Where the stream puts what is to be kept.
 pub(in super::super) struct Feed<T> {
@@ -138,9 +147,10 @@ pub(in super::super) fn image(
     let keeper = Keeper::spawn(move |word| {
         let mut writer = ImageWriter::new(Seal::new(&key, id));
         let mut file = folder.create_image(id, bytes_max);
+        let mut writing = Took::default();
         queue.each(|kept| {
             let Ok(image) = &mut file else { return };
-            if let Err(error) = write(&mut writer, image, &kept) {
+            if let Err(error) = write(&mut writer, image, &kept, &mut writing) {
                 tracing::info!(error = chain(&error), "no image is kept");
                 file = Err(error);
             }
@@ -151,8 +161,30 @@ pub(in super::super) fn image(
     (feed, keeper)
 }
 
-fn write(writer: &mut ImageWriter, file: &mut ImageFile, kept: &Kept) -> Result<(), StoreError> {
-    writer.push(kept).iter().try_for_each(|block| file.write(block))
+fn write(
+    writer: &mut ImageWriter,
+    file: &mut ImageFile,
+    kept: &Kept,
+    writing: &mut Took,
+) -> Result<(), StoreError> {
+    let (blocks, took) = took(|| writer.push(kept));
+    *writing += took;
+    if writing.wall >= WATCH {
+        let contended = std::mem::take(writing).contended();
+        if let Some(codec) = next_codec(contended, file.has_plenty_of_room()) {
+            writer.set_codec(codec);
+        }
+    }
+    blocks.iter().try_for_each(|block| file.write(block))
+}
+
+/// Returns what to pack by from now on, if that changes anything.
+fn next_codec(contended: f64, has_plenty_of_room: bool) -> Option<Codec> {
+    match (contended, has_plenty_of_room) {
+        (..NOT_CONTENDED, _) | (_, false) => Some(Codec::Lz4),
+        (CONTENDED.., true) => Some(Codec::Raw),
+        (_, true) => None,
+    }
 }
 
 fn finish(writer: ImageWriter, mut file: ImageFile, moved: Moved) -> Result<(), StoreError> {
@@ -202,4 +234,18 @@ pub(in super::super) fn census(
         Some(kept.and_then(|()| folder.drop_image()))
     });
     (feed, keeper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages are packed while there is a core for it, or little room; in between all stays.
+    #[test]
+    fn an_image_is_packed_where_nobody_waits() {
+        assert_eq!(next_codec(0.0, true), Some(Codec::Lz4));
+        assert_eq!(next_codec(0.2, true), None);
+        assert_eq!(next_codec(0.5, true), Some(Codec::Raw));
+        assert_eq!(next_codec(0.5, false), Some(Codec::Lz4));
+    }
 }

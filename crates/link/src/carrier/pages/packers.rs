@@ -10,7 +10,7 @@
 //! what the codecs typically cost. Waiting for a core is no reason to pack worse than the quick
 //! zstd does: lz4 would save the cores a tenth of what a move costs them, and send a third more.
 
-use rustix::time::{ClockId, clock_gettime};
+use super::cores::{CONTENDED, NOT_CONTENDED, Took, took};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -28,9 +28,6 @@ const BATCHES_MIN: u32 = 4;
 const BUSY: f64 = 0.9;
 /// ... and a step must not make them busier than that.
 const BUSY_AFTER: f64 = 0.8;
-/// Cores are waited for, or are not.
-const CONTENDED: f64 = 0.25;
-const NOT_CONTENDED: f64 = 0.1;
 /// The link is waited for, or not.
 const WAITED_FOR: f64 = 0.3;
 const NOT_WAITED_FOR: f64 = 0.1;
@@ -41,13 +38,6 @@ const LIGHT_ENOUGH: usize = 2;
 
 /// What packing costs more than not packing, as a step: a core is not idle then.
 const FIRST_STEP: f64 = 4.0;
-
-/// How long a batch took, on the clock and of a core.
-#[derive(Debug)]
-struct Took {
-    wall: Duration,
-    core: Duration,
-}
 
 type Done = (Packed, Took);
 
@@ -75,8 +65,8 @@ struct Watched {
 
 impl Watched {
     fn begin(since: Instant) -> Self {
-        let packing = Took { wall: Duration::ZERO, core: Duration::ZERO };
         let link_waits = Duration::ZERO;
+        let packing = Took::default();
         Self { since, batches: 0, plain_bytes: 0, packed_bytes: 0, packing, link_waits }
     }
 }
@@ -110,8 +100,7 @@ impl Packers {
         let (plain_bytes, packed_bytes) = packed.lengths();
         self.watched.plain_bytes += plain_bytes;
         self.watched.packed_bytes += packed_bytes;
-        self.watched.packing.wall += took.wall;
-        self.watched.packing.core += took.core;
+        self.watched.packing += took;
         packed
     }
 
@@ -125,10 +114,10 @@ impl Packers {
         let elapsed = now.saturating_duration_since(self.watched.since);
         if elapsed >= WATCH && self.watched.batches >= BATCHES_MIN {
             let seconds = elapsed.as_secs_f64();
-            let packing = self.watched.packing.wall.as_secs_f64().max(1e-9);
+            let packing = self.watched.packing.wall.as_secs_f64();
             let seen = Seen {
                 busy: packing / (seconds * self.threads as f64),
-                contended: 1.0 - self.watched.packing.core.as_secs_f64() / packing,
+                contended: self.watched.packing.contended(),
                 link_waits: self.watched.link_waits.as_secs_f64() / seconds,
                 link_busy: self.watched.packed_bytes as f64 / seconds / self.link_bytes_per_s,
                 link_busy_raw: self.watched.plain_bytes as f64 / seconds / self.link_bytes_per_s,
@@ -196,19 +185,10 @@ fn pack(to_do: &Mutex<std::sync::mpsc::Receiver<Job>>, done: &mpsc::UnboundedSen
     loop {
         let job = to_do.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let (began, core_began) = (Instant::now(), core_time());
-        let packed = job.run(&mut packer);
-        let took = Took { wall: began.elapsed(), core: core_time().saturating_sub(core_began) };
-        if done.send((packed, took)).is_err() {
+        if done.send(took(|| job.run(&mut packer))).is_err() {
             return;
         }
     }
-}
-
-/// How long this thread has had a core.
-fn core_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }
 
 #[cfg(test)]
