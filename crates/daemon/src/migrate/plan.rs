@@ -219,14 +219,13 @@ async fn ask_aloud(
     let asking = ask(daemon, query, target, is_held);
     tokio::pin!(asking);
     let mut ticks = tokio::time::interval(SPEAK_EVERY);
-    let most = LISTEN_MAX.as_millis() / SPEAK_EVERY.as_millis() * 2;
-    for _ in 0..most {
+    loop {
         tokio::select! {
             answered = &mut asking => return Ok((answered?, speaker.facts())),
+            // The target listens once it has its own facts, and that may be late.
             _ = ticks.tick() => speaker.speak(),
         }
     }
-    Ok((asking.await?, speaker.facts()))
 }
 
 /// Returns the bridges that a guest is on, each once.
