@@ -11,6 +11,7 @@
 
 mod cell;
 mod converge;
+mod cores;
 mod cut;
 mod measure;
 mod plot;

@@ -3,6 +3,7 @@
 
 //! One move, measured from outside: bytes on the wire, time, and the silence a client meets.
 
+use super::cores::Watch;
 use super::programs::Moved;
 use super::samples::{Key, Samples};
 use super::stage::Stage;
@@ -29,6 +30,8 @@ pub(super) struct Measured {
     pub(super) silence: Duration,
     /// The machine's load average of the last minute.
     pub(super) load: f64,
+    /// Where the processors' time went.
+    pub(super) cores: Vec<(String, f64)>,
     /// What was done; an error if the guest is where it was.
     pub(super) outcome: Result<Moved>,
 }
@@ -45,13 +48,15 @@ pub(super) fn measured(
     std::thread::sleep(MARGIN);
     let lab = stage.lab();
     let before = lab.bytes_between_hosts()?;
+    let cores = Watch::begin();
     let outcome = migrate(stage);
+    let cores = cores.end()?;
     let load = load()?;
     let bytes = lab.bytes_between_hosts()? - before;
     std::thread::sleep(MARGIN);
     let silence = ticker.stop().longest_silence;
     witness.is_well()?;
-    Ok(Measured { bytes, silence, load, outcome })
+    Ok(Measured { bytes, silence, load, cores, outcome })
 }
 
 /// Moves a guest that is awake to the other host, and takes down what it cost.
@@ -65,6 +70,7 @@ pub(super) fn note_move(
     let (bytes, silence) = (number(measured.bytes), ms(measured.silence));
     let mut figures = figures(bytes, silence, measured.outcome?);
     figures.push((LOAD.to_owned(), measured.load));
+    figures.extend(measured.cores);
     say(way, &figures);
     samples.note(key, &figures)
 }

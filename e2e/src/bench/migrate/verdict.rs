@@ -5,6 +5,7 @@
 
 use super::cell::Question;
 use super::converge::{HAS_ENDED, WRITTEN};
+use super::cores::{BUSIEST, BUSY, CARRIERS, ENGINES};
 use super::cut::{AFTER, ATTEMPTS, RESENT, UNTIL_THERE};
 use super::measure::{BYTES, LOAD, SILENCE, TRAVEL, WHOLE};
 use super::samples::{Key, Samples};
@@ -19,6 +20,14 @@ const MOVE: [Column; 4] = [
     (WHOLE, "whole s", 1e3, 2),
     (TRAVEL, "travel s", 1e3, 2),
     (SILENCE, "silence ms", 1.0, 0),
+];
+/// Where the processors' time went, beside the time there was.
+const CORES: [Column; 5] = [
+    (WHOLE, "whole s", 1e3, 2),
+    (BUSY, "all cores s", 1e3, 2),
+    (ENGINES, "engines s", 1e3, 2),
+    (CARRIERS, "carrying processes s", 1e3, 2),
+    (BUSIEST, "busiest thread s", 1e3, 2),
 ];
 /// No silence: a client cannot reach every guest over a wire that is cut.
 const CUT: [Column; 4] = [
@@ -102,6 +111,10 @@ pub(super) fn text(samples: &Samples) -> String {
         };
         let _ = writeln!(text, "### {}\n", question.title());
         table(&mut text, samples, &keys, columns);
+        if columns == MOVE {
+            let _ = writeln!(text, "Of the processors that took:\n");
+            table(&mut text, samples, &keys, &CORES);
+        }
     }
     goals(&mut text, samples);
     if let Some(load) = samples.spread_of_all(LOAD) {
