@@ -134,13 +134,14 @@ fn listen(program: &str) -> String {
     )
 }
 
-/// The connection is closed when the target's `xl` has been told to start the guest.
+/// The connection is closed when the target's `xl` has been told to start the guest. (`head` would
+/// keep the first words to itself until it has the last.)
 fn xl_cut_after_go(one: &XenHost, two: &XenHost) -> Result<String> {
     for host in [one, two] {
         stop_daemon(host)?;
     }
     two.run(&format!(
-        "printf '#!/bin/sh\\nxl migrate-receive | head -c {BEFORE_GO}\\n' > /tmp/half
+        "printf '#!/bin/sh\\nxl migrate-receive | dd bs=1 count={BEFORE_GO} status=none\\n' > /tmp/half
          chmod +x /tmp/half"
     ))?;
     two.run(&listen("/tmp/half"))?;

@@ -10,11 +10,11 @@ use crate::xen::scene::{
     BEGIN, CUT, UNCUT, boot, is_only_on, settled, start_daemon, start_program, stop_daemon,
 };
 use crate::xen::{XenHost, XenLab};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 /// Before the engine lets the guest run: it was ceded, and taken.
 const STANDS: &str = "for i in $(seq 600); do [ -s /faults/stands ] && exit 0; sleep 0.2; done
-    cat /faults/trace; exit 1";
+    uniq /faults/trace; exit 1";
 const LET_GO: &str = "echo > /faults/go";
 
 /// The link is cut after the word that the guest is the target's: it runs there, the source keeps
@@ -68,7 +68,7 @@ fn begin(one: &XenHost, two: &XenHost) -> Result<()> {
     )?;
     start_program(two, "env WHIMBREL_FAULTS=/faults whimbrel-with-faults")?;
     one.run(BEGIN)?;
-    two.run(STANDS)?;
+    two.run(STANDS).with_context(|| one.run("cat /tmp/migrate").unwrap_or_default())?;
     Ok(())
 }
 

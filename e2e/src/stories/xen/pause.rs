@@ -71,12 +71,12 @@ pub(super) fn plugged_in_without_scripts(lab: &XenLab) -> Result<()> {
 
 /// Plugs a disk and a card in and out, by Xen's scripts and without, and says how long each took.
 const ATTACHED: &str = "
-    took() { w=$1; shift; s=$(date +%s%N); \"$@\" || exit 1
-             echo \"  a $w: $(( ($(date +%s%N) - s) / 1000000 )) ms\"; }
-    for s in '' script=/run/whimbrel/xen-hotplug,; do
-        echo \"with ${s:-scripts of Xen}\"
-        took disk xl block-attach web1 format=raw,vdev=xvdb,access=ro,${s}target=/dev/vdc
+    took() { what=$1; shift; began=$(date +%s%N); \"$@\" || exit 1
+             echo \"  a $what: $(( ($(date +%s%N) - began) / 1000000 )) ms\"; }
+    for script in '' script=/run/whimbrel/xen-hotplug,; do
+        echo \"with ${script:-scripts of Xen}\"
+        took disk xl block-attach web1 format=raw,vdev=xvdb,access=ro,${script}target=/dev/vdc
         xl block-detach web1 xvdb
-        took card xl network-attach web1 ${s}bridge=xenbr0
+        took card xl network-attach web1 ${script}bridge=xenbr0
         xl network-detach web1 1
     done";
