@@ -175,7 +175,9 @@ fn next_level(level: usize, seen: &Seen) -> usize {
     };
     let busy_after = seen.busy.max(0.05) * step;
     let is_idle = seen.busy * 2.0 < BUSY_AFTER && seen.contended < NOT_CONTENDED;
-    let is_link_busy = seen.link_waits > WAITED_FOR || seen.link_busy > LINK_BUSY;
+    // Where cores are waited for, so may the target: what looks like the link is its processor.
+    let is_link_slow = seen.link_waits > WAITED_FOR && !is_contended;
+    let is_link_busy = is_link_slow || seen.link_busy > LINK_BUSY;
     let is_worth_it = is_link_busy || is_idle;
     if is_worth_it && busy_after < BUSY_AFTER { level + 1 } else { level }
 }
@@ -218,7 +220,8 @@ mod tests {
         // It costs those who wait for a core.
         assert_eq!(settle(|_| seen(0.02, 0.5, 0.0, 0.01)), 2);
         assert_eq!(settle(|_| seen(1.0, 0.5, 0.0, 0.01)), 2, "all threads wait for a core");
-        assert_eq!(settle(|_| seen(0.02, 0.5, 0.9, 0.01)), 3);
+        assert_eq!(settle(|_| seen(0.02, 0.5, 0.9, 0.01)), 2, "so does the other end");
+        assert_eq!(settle(|_| seen(0.02, 0.5, 0.9, 0.9)), 3);
         // It does not swing: each step makes the threads busier by what it costs.
         let costs = [0.1, 0.55, 0.85, 1.5];
         assert_eq!(settle(|level| seen(f64::min(costs[level], 1.0), 0.0, 0.5, 0.5)), 2);
