@@ -49,6 +49,7 @@ const TEST: &[Stage] = &[
     stage("fuzz smoke", 240, |shell| one(build::fuzz(shell, &["--smoke"]))),
     stage("end to end", 15 * 60, |shell| e2e(shell, &["run"])),
     stage("crash cases", 5 * 60, |shell| e2e(shell, &["crash-matrix", "--quick"])),
+    stage("xen", 10 * 60, xen),
 ];
 
 pub(crate) fn check(shell: &Shell) -> Result<()> {
@@ -142,6 +143,12 @@ fn documentation(shell: &Shell) -> Result<Counts> {
     one(run(doc
         .arg("--document-private-items")
         .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links")))
+}
+
+/// The shortest of the stories on Xen: two hosts are emulated whole for it.
+fn xen(shell: &Shell) -> Result<Counts> {
+    build::contract_on_xen(shell)?;
+    e2e(shell, &["run", "xen/the_chapter_and_the_contract"])
 }
 
 fn e2e(shell: &Shell, arguments: &[&str]) -> Result<Counts> {
