@@ -120,7 +120,8 @@ impl Cell {
     /// Tells whether this is among what was asked for: words divided by slashes, all of which must
     /// be names of this cell.
     pub(super) fn is_wanted(&self, only: &[String]) -> bool {
-        let names: Vec<_> = [self.question.name(), self.kind.name, self.link.name]
+        let full = self.kind_name(self.question);
+        let names: Vec<_> = [self.question.name(), self.kind.name, &full, self.link.name]
             .into_iter()
             .chain(self.ways.iter().map(|way| way.name()))
             .collect();
