@@ -47,9 +47,9 @@ pub(crate) const ANSWERS: &str =
     "for i in $(seq 200); do ping -c1 -W1 10.77.0.50 >/dev/null && exit 0; done; exit 1";
 /// Asks the witness, until it answers and has counted on its disk.
 const STATUS: &str = "for i in $(seq 50); do
-    printf 'status\\n' | socat -t 5 - TCP:10.77.0.50:7777,connect-timeout=2 2>/dev/null |
-        grep -v ' boot0=0 ' && exit 0
-    sleep 0.2; done; exit 1";
+    said=$(printf 'status\\n' | socat -t 5 - TCP:10.77.0.50:7777,connect-timeout=2 2>&1)
+    echo \"$said\" | grep ' boot0=' | grep -v ' boot0=0 ' && exit 0
+    sleep 0.2; done; echo \"$said\"; xl list; exit 1";
 
 /// Two hosts that trust each other, and a guest on the first. More programs lie in `/files`.
 pub(crate) fn set_up(setting: &Setting, more: &[PathBuf]) -> Result<XenLab> {
