@@ -73,10 +73,11 @@ pub(super) fn plugged_in_without_scripts(lab: &XenLab) -> Result<()> {
 const ATTACHED: &str = "
     took() { what=$1; shift; began=$(date +%s%N); \"$@\" || exit 1
              echo \"  a $what: $(( ($(date +%s%N) - began) / 1000000 )) ms\"; }
-    for script in '' script=/run/whimbrel/xen-hotplug,; do
+    for script in '' script=/run/whimbrel/xen-hotplug; do
         echo \"with ${script:-scripts of Xen}\"
-        took disk xl block-attach web1 format=raw,vdev=xvdb,access=ro,${script}target=/dev/vdc
+        disk=format=raw,vdev=xvdb,access=ro,${script:+$script,}target=/dev/vdc
+        took disk xl block-attach web1 $disk
         xl block-detach web1 xvdb
-        took card xl network-attach web1 ${script}bridge=xenbr0
+        took card xl network-attach web1 $script bridge=xenbr0
         xl network-detach web1 1
     done";
