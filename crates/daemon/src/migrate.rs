@@ -131,6 +131,8 @@ pub(crate) struct Journey {
     pub(crate) carrier: Option<Control>,
     /// Helpers that end with the attempt.
     pub(crate) helpers: Vec<AbortHandle>,
+    /// One of them will ask the machine to try again.
+    pub(crate) is_nudge_due: bool,
     pub(crate) progressing: Progressing,
     /// Why it will not succeed, as far as it is known: the first reason counts.
     pub(crate) problem: Option<Problem>,
@@ -184,6 +186,7 @@ impl Journey {
             wire_lost_at: None,
             carrier: None,
             helpers: Vec::new(),
+            is_nudge_due: false,
             progressing: Progressing::begin(),
             problem: None,
             is_cancelled: false,

@@ -187,7 +187,8 @@ impl GuestTask {
         let ours = self.journey.as_ref().filter(|journey| journey.handoff == message.handoff);
         let wire = match ours {
             Some(journey) => journey.wire.as_ref(),
-            None => self.visitors.iter().find(|wire| wire.peer == to),
+            // Where it asks from now: it may have left those before without our having noticed.
+            None => self.visitors.iter().rfind(|wire| wire.peer == to),
         };
         let Some(wire) = wire else { return };
         let sender = wire.sender();
@@ -199,6 +200,8 @@ impl GuestTask {
         }
         if matches!(message.body, Body::Cede { .. }) {
             self.mark(Phase::Handoff);
+            // The answer may be lost with a conversation that only the target has given up.
+            self.nudge_later();
         }
         // A lost message is repeated when the conversation is made again.
         let _ = sender.send(message).await;
@@ -245,6 +248,7 @@ impl GuestTask {
         }
         match event {
             MigrationEvent::Planned(planned) => self.on_planned(*planned).await,
+            MigrationEvent::Machine(Event::Nudge) => self.on_nudge().await,
             MigrationEvent::Machine(event) => self.tell_machine(event).await,
             MigrationEvent::Dialled(Ok(wire)) => self.on_wire(wire).await,
             MigrationEvent::Dialled(Err(problem)) => self.on_no_answer(*problem).await,
@@ -343,9 +347,13 @@ impl GuestTask {
         self.call_peer(std::time::Duration::ZERO, None);
     }
 
-    /// Asks the machine to try again, for as long as a handoff is in doubt.
+    /// Asks the machine to try again, for as long as a handoff waits for the peer's last word or is
+    /// in doubt.
     fn nudge_later(&mut self) {
         let (guest, Some(journey)) = (self.handle.clone(), &mut self.journey) else { return };
+        if std::mem::replace(&mut journey.is_nudge_due, true) {
+            return;
+        }
         let handoff = journey.handoff;
         let nudging = async move {
             tokio::time::sleep(super::DOUBT_RETRY).await;
@@ -354,6 +362,13 @@ impl GuestTask {
             let _ = guest.send(GuestEvent::Migration { handoff, event }).await;
         };
         journey.add_helper(tokio::spawn(nudging).abort_handle());
+    }
+
+    async fn on_nudge(&mut self) {
+        if let Some(journey) = &mut self.journey {
+            journey.is_nudge_due = false;
+        }
+        self.tell_machine(Event::Nudge).await;
     }
 
     /// What came of the attempt, for people.
