@@ -2,7 +2,7 @@
 // Copyright the Whimbrel authors
 
 //! Fault points: named places at which a test may stop this process, starve it of its disk, or
-//! have it say something twice. Exists only with the feature `fault-points`, which nothing that is
+//! have it say something twice, or not at all. Exists only with the feature `fault-points`, which nothing that is
 //! shipped has; the crash matrix (`e2e/src/matrix.rs`) is what it is for.
 //!
 //! A test names a directory in `WHIMBREL_FAULTS`. In it lie
@@ -47,6 +47,8 @@ pub enum Passed {
     GoOn,
     /// Once more, as if it had come twice.
     Repeat,
+    /// Not at all, as if it had been lost on its way.
+    Lose,
 }
 
 /// Passes a point in the middle of asynchronous work.
@@ -123,6 +125,7 @@ fn note(directory: &Path, point: &str) -> Option<String> {
 fn act(action: Option<&str>) -> Passed {
     let armed = match action {
         Some("repeat") => return Passed::Repeat,
+        Some("lose") => return Passed::Lose,
         Some("enospc") => Armed::Full,
         Some("eio") => Armed::FailingSync,
         Some(_) | None => return Passed::GoOn,

@@ -39,7 +39,7 @@ impl End {
 /// Returns the ends that are right.
 pub(super) fn expected(point: &Point, fault: Fault) -> Vec<End> {
     match fault {
-        Fault::Repeated => vec![Moves],
+        Fault::Repeated | Fault::Lost => vec![Moves],
         Fault::DiskFull | Fault::FailingSync => vec![of_disk(point, fault)],
         _ if point.phase == Phase::Racing => {
             let mut ends = Vec::new();
@@ -93,7 +93,7 @@ fn of_phase(phase: Phase, fault: Fault) -> &'static [End] {
         // A plan is made at once or not at all; everything after it waits for the link.
         (Phase::Plan, LinkCut | HalfOpen) => &[Stays, Moves],
         (_, LinkCut | HalfOpen) => &[Moves],
-        (_, Fault::Repeated | Fault::DiskFull | Fault::FailingSync) => &[Moves],
+        (_, Fault::Repeated | Fault::Lost | Fault::DiskFull | Fault::FailingSync) => &[Moves],
     }
 }
 

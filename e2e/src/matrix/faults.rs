@@ -25,12 +25,13 @@ pub(super) enum Fault {
     LinkCut,
     HalfOpen,
     Repeated,
+    Lost,
     DiskFull,
     FailingSync,
 }
 
 impl Fault {
-    pub(super) const ALL: [Fault; 12] = [
+    pub(super) const ALL: [Fault; 13] = [
         Fault::SourceDaemon,
         Fault::TargetDaemon,
         Fault::BothDaemons,
@@ -41,6 +42,7 @@ impl Fault {
         Fault::LinkCut,
         Fault::HalfOpen,
         Fault::Repeated,
+        Fault::Lost,
         Fault::DiskFull,
         Fault::FailingSync,
     ];
@@ -57,6 +59,7 @@ impl Fault {
             Fault::LinkCut => "link-cut",
             Fault::HalfOpen => "half-open",
             Fault::Repeated => "repeated",
+            Fault::Lost => "lost",
             Fault::DiskFull => "disk-full",
             Fault::FailingSync => "failing-sync",
         }
@@ -66,6 +69,9 @@ impl Fault {
     pub(super) fn applies_to(self, point: &Point) -> bool {
         match self {
             Fault::Repeated => point.is_message(),
+            // While the link is up nobody else repeats them; before the commit point the attempt
+            // may end.
+            Fault::Lost => matches!(point.name, "send/Cede" | "send/Started"),
             Fault::DiskFull | Fault::FailingSync => point.is_durable_write(),
             _ => true,
         }
@@ -75,6 +81,7 @@ impl Fault {
     pub(super) fn action(self) -> &'static str {
         match self {
             Fault::Repeated => "repeat",
+            Fault::Lost => "lose",
             Fault::DiskFull => "enospc",
             Fault::FailingSync => "eio",
             _ => "stop",
@@ -95,7 +102,7 @@ impl Fault {
             Fault::TargetEngine => Ok(stage.kill_engine(Side::Target)? > 0),
             Fault::LinkCut => stage.beta().unplug().map(|()| true),
             Fault::HalfOpen => stage.host(at).set_deaf(true).map(|()| true),
-            Fault::Repeated | Fault::DiskFull | Fault::FailingSync => Ok(true),
+            Fault::Repeated | Fault::Lost | Fault::DiskFull | Fault::FailingSync => Ok(true),
         }
     }
 

@@ -13,6 +13,9 @@ use whimbrel_api::migration::{Mode, Phase};
 use whimbrel_handoff::effect::{Effect, Event, Outcome};
 use whimbrel_handoff::message::{Body, Kind, Message};
 use whimbrel_handoff::ownership::State;
+use whimbrel_handoff::source::Source;
+#[cfg(feature = "fault-points")]
+use whimbrel_host::faults::Passed;
 use whimbrel_model::id::{HandoffId, HostId};
 use whimbrel_model::run_state::RunState;
 
@@ -47,7 +50,9 @@ impl GuestTask {
                 tracing::debug!(guest = %self.id, state, ?effect);
                 self.publish_ownership();
                 #[cfg(feature = "fault-points")]
-                self.pass_fault_point(&effect).await;
+                if self.is_lost_at_fault_point(&effect).await {
+                    continue;
+                }
                 match self.perform_one(effect).await {
                     Done::Quiet => {}
                     Done::Answers(events) => {
@@ -76,7 +81,13 @@ impl GuestTask {
             // Boxed: a policy may start the guest again, which passes through here.
             Box::pin(self.on_engine_lost()).await;
         }
-        let State::Elsewhere { owner, .. } = self.ownership.machine().state else { return };
+        let owner = match self.ownership.machine().state {
+            // The word, or its answer, may have gone into a conversation that the other side has
+            // left, as both dial after a restart: then nobody else would say it again.
+            State::Source(Source::Ceded { .. }) => return self.nudge_later(),
+            State::Elsewhere { owner, .. } => owner,
+            _ => return,
+        };
         if self.papers.is_some() && self.journey.is_none() {
             let owner = self.daemon.peers.name_of(owner);
             self.story_warn(format!("`{owner}` owns the guest now; it is forgotten here"));
@@ -95,11 +106,13 @@ impl GuestTask {
 
     /// Every effect is a fault point; a message may be sent twice there.
     #[cfg(feature = "fault-points")]
-    async fn pass_fault_point(&mut self, effect: &Effect) {
-        let is_repeated = crate::faults::repeats(&crate::faults::name_of(effect)).await;
-        if let (true, Effect::Send { to, message }) = (is_repeated, effect) {
+    async fn is_lost_at_fault_point(&mut self, effect: &Effect) -> bool {
+        let passed = whimbrel_host::faults::pass(&crate::faults::name_of(effect)).await;
+        let Effect::Send { to, message } = effect else { return false };
+        if passed == Passed::Repeat {
             self.send(*to, *message).await;
         }
+        passed == Passed::Lose
     }
 
     async fn perform_one(&mut self, effect: Effect) -> Done {
@@ -200,8 +213,6 @@ impl GuestTask {
         }
         if matches!(message.body, Body::Cede { .. }) {
             self.mark(Phase::Handoff);
-            // The answer may be lost with a conversation that only the target has given up.
-            self.nudge_later();
         }
         // A lost message is repeated when the conversation is made again.
         let _ = sender.send(message).await;
