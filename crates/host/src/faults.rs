@@ -2,8 +2,8 @@
 // Copyright the Whimbrel authors
 
 //! Fault points: named places at which a test may stop this process, starve it of its disk, or
-//! have it say something twice, or not at all. Exists only with the feature `fault-points`, which nothing that is
-//! shipped has; the crash matrix (`e2e/src/matrix.rs`) is what it is for.
+//! have it say something twice, or not at all. Exists only with the feature `fault-points`, which
+//! nothing that is shipped has; the crash matrix (`e2e/src/matrix.rs`) is what it is for.
 //!
 //! A test names a directory in `WHIMBREL_FAULTS`. In it lie
 //!
