@@ -114,7 +114,9 @@ fn all() -> Vec<Case> {
 fn select(options: &Options) -> Result<Vec<Case>> {
     let mut cases = all();
     if options.quick {
-        cases = cases.into_iter().step_by(SPREAD).collect();
+        // There are two of the one kind in all.
+        let is_meant = |(nth, case): &(usize, Case)| nth % SPREAD == 0 || case.fault == Fault::Lost;
+        cases = cases.into_iter().enumerate().filter(is_meant).map(|(_, case)| case).collect();
     }
     if !options.only.is_empty() {
         let is_meant = |case: &Case, word: &String| {
