@@ -104,7 +104,7 @@ impl GuestTask {
         }
     }
 
-    /// Every effect is a fault point; a message may be sent twice there.
+    /// Every effect is a fault point; a message may be sent twice there, or be lost, which is told.
     #[cfg(feature = "fault-points")]
     async fn is_lost_at_fault_point(&mut self, effect: &Effect) -> bool {
         let passed = whimbrel_host::faults::pass(&crate::faults::name_of(effect)).await;
