@@ -111,7 +111,7 @@ pub(super) fn text(samples: &Samples) -> String {
         };
         let _ = writeln!(text, "### {}\n", question.title());
         table(&mut text, samples, &keys, columns);
-        if columns == MOVE {
+        if matches!(question, Question::Visit | Question::Return) {
             let _ = writeln!(text, "Of the processors that took:\n");
             table(&mut text, samples, &keys, &CORES);
         }
