@@ -4,8 +4,8 @@
 //! Beside what is known of an image elsewhere: the digests of the parts of its pages.
 //!
 //! ```text
-//! "WPP1"  u32 zero  16 bytes id of the image
-//! 64 bytes for each page, in the order in which the pages came
+//! "WPP2"  u32 zero  16 bytes id of the image
+//! 128 bytes for each page, in the order in which the pages came
 //! u32 for each page, in the order of `held`: which of those are its
 //! ```
 //!
@@ -24,7 +24,7 @@ use crate::error::StoreError;
 use crate::files::{Dir, check_space};
 use crate::folder::{PARTS, unfinished_parts};
 
-const MAGIC: &[u8; 8] = b"WPP1\0\0\0\0";
+const MAGIC: &[u8; 8] = b"WPP2\0\0\0\0";
 const HEADER_BYTES: usize = 24;
 const NUMBER_BYTES: usize = 4;
 
