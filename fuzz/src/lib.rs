@@ -130,7 +130,7 @@ pub fn batch(data: &[u8]) {
 /// A kept image that somebody has altered: nothing opens, and nothing is allocated for it.
 pub fn image(data: &[u8]) {
     let seal = Seal::new(&ImageKey::new([1; 32]), ImageId([2; 16]));
-    assert!(seal.open_block(3, data, &mut Unpacker::default()).is_err());
+    assert!(seal.open_block(3, data.to_vec(), &mut Unpacker::default()).is_err());
     if let Ok(manifest) = Manifest::open(&seal, data) {
         assert_eq!(manifest.entries(), [], "only an empty one needs no seal");
     }

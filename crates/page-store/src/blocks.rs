@@ -170,6 +170,10 @@ impl Shelf for DiskShelf {
         self.shelf.get(slot, page)
     }
 
+    fn compares(&self, slot: u32) -> Option<PageDigest> {
+        self.shelf.compares(slot)
+    }
+
     fn blocks(&self) -> u32 {
         self.disks.blocks()
     }

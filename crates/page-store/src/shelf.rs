@@ -37,8 +37,8 @@ pub struct ImageShelf {
     pages: Vec<(PageDigest, Location)>,
     spare: MemoryShelf,
     unpacker: Unpacker,
-    /// The block as it lies in the file; kept for its allocation.
-    sealed: Vec<u8>,
+    /// The memory of a block that is no longer kept, for the next one.
+    spent: Vec<u8>,
     /// Opened blocks, the one used last at the end.
     open: Vec<(u32, OpenBlock)>,
     open_bytes: usize,
@@ -66,7 +66,7 @@ impl ImageShelf {
             pages,
             spare: MemoryShelf::new(spare_slots.min(SLOTS_MAX - held)),
             unpacker: Unpacker::default(),
-            sealed: Vec::new(),
+            spent: Vec::new(),
             open: Vec::new(),
             open_bytes: 0,
             lost: HashSet::new(),
@@ -100,20 +100,23 @@ impl ImageShelf {
     fn open_block(&mut self, number: u32) -> Option<OpenBlock> {
         let index = number as usize;
         let (from, end) = (*self.offsets.get(index)?, *self.offsets.get(index + 1)?);
-        self.sealed.resize(usize::try_from(end - from).ok()?, 0);
-        self.file.read_exact_at(&mut self.sealed, from).ok()?;
-        self.seal.open_block(number.into(), &self.sealed, &mut self.unpacker).ok()
+        let mut sealed = std::mem::take(&mut self.spent);
+        sealed.resize(usize::try_from(end - from).ok()?, 0);
+        self.file.read_exact_at(&mut sealed, from).ok()?;
+        self.seal.open_block(number.into(), sealed, &mut self.unpacker).ok()
     }
 
     fn keep(&mut self, number: u32, block: OpenBlock) {
-        self.open_bytes += block.plain_bytes();
+        self.open_bytes += block.bytes();
         let mut surplus = 0;
         while self.open_bytes > OPEN_BYTES_MAX || self.open.len() - surplus >= OPEN_BLOCKS_MAX {
             let Some((_, oldest)) = self.open.get(surplus) else { break };
-            self.open_bytes -= oldest.plain_bytes();
+            self.open_bytes -= oldest.bytes();
             surplus += 1;
         }
-        self.open.drain(..surplus);
+        if let Some((_, oldest)) = self.open.drain(..surplus).next_back() {
+            self.spent = oldest.into_bytes();
+        }
         self.open.push((number, block));
     }
 
@@ -122,7 +125,7 @@ impl ImageShelf {
     pub(crate) fn open_bytes(&self) -> usize {
         assert_eq!(
             self.open_bytes,
-            self.open.iter().map(|(_, block)| block.plain_bytes()).sum::<usize>()
+            self.open.iter().map(|(_, block)| block.bytes()).sum::<usize>()
         );
         self.open_bytes
     }
@@ -147,6 +150,10 @@ impl Shelf for ImageShelf {
         let block = self.block(location.block).ok_or(SlotLost)?;
         *page = *block.page(location.offset, digest).map_err(|_| SlotLost)?;
         Ok(())
+    }
+
+    fn compares(&self, slot: u32) -> Option<PageDigest> {
+        self.pages.get(slot as usize).map(|(digest, _)| *digest)
     }
 }
 

@@ -26,6 +26,8 @@ pub use census::Census;
 pub use manifest::{ENTRIES_MAX, Entry, Location, Manifest, ManifestError, ManifestName};
 pub use writer::{ImageWriter, SealedBlock};
 
+use std::ops::Range;
+
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use crate::batch::{BATCH_DATA_BYTES_MAX, BATCH_RECORDS_BYTES_MAX};
@@ -126,15 +128,15 @@ impl Seal {
         block
     }
 
-    /// Opens block `number`: all of `block`, as it was sealed.
+    /// Opens block `number`: all of `block`, as it was sealed. It is opened where it is.
     pub fn open_block(
         &self,
         number: u64,
-        block: &[u8],
+        mut block: Vec<u8>,
         unpacker: &mut Unpacker,
     ) -> Result<OpenBlock, BlockError> {
         let wrong = BlockError::Malformed { number };
-        let (header, sealed) = block.split_at_checked(BLOCK_HEADER_BYTES).ok_or(wrong)?;
+        let (header, sealed) = block.split_at_mut_checked(BLOCK_HEADER_BYTES).ok_or(wrong)?;
         let field = |from: usize| {
             let bytes = header[from..from + 4].try_into().expect("four bytes were cut out");
             u32::from_be_bytes(bytes) as usize
@@ -145,12 +147,15 @@ impl Seal {
         if !is_ours || sealed_bytes != sealed.len() || plain_bytes > BLOCK_BYTES_MAX {
             return Err(wrong);
         }
-        let mut packed = sealed.to_vec();
-        let opened = self.open(Domain::Block, number, header, &mut packed);
+        let opened = self.open(Domain::Block, number, header, sealed);
         let packed = opened.ok_or(BlockError::NotOurs { number })?;
-        let mut plain = Vec::new();
-        unpacker.unpack(packing, packed, plain_bytes, &mut plain)?;
-        Ok(OpenBlock { plain })
+        if packing == Packing::Raw && packed.len() == plain_bytes {
+            let plain = BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + plain_bytes;
+            return Ok(OpenBlock { bytes: block, plain });
+        }
+        let mut bytes = Vec::new();
+        unpacker.unpack(packing, packed, plain_bytes, &mut bytes)?;
+        Ok(OpenBlock { plain: 0..bytes.len(), bytes })
     }
 
     /// Seals `bytes` from `start` on, in place, and appends the tag.
@@ -196,18 +201,25 @@ fn nonce(domain: Domain, number: u64) -> Nonce {
 /// A block that was opened.
 #[derive(Debug)]
 pub struct OpenBlock {
-    plain: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Where in them the pages are.
+    plain: Range<usize>,
 }
 
 impl OpenBlock {
     /// Returns how much memory it takes.
-    pub fn plain_bytes(&self) -> usize {
-        self.plain.len()
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Returns its memory, to read another block into.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Returns the page at `offset`, if it is the one with this digest.
     pub fn page(&self, offset: u32, digest: PageDigest) -> Result<&Page, BlockError> {
-        let rest = self.plain.get(offset as usize..);
+        let rest = self.bytes[self.plain.clone()].get(offset as usize..);
         let page: Option<&Page> = rest.and_then(|rest| rest.first_chunk::<PAGE_BYTES>());
         page.filter(|page| PageDigest::of(page) == digest).ok_or(BlockError::WrongPage { offset })
     }
@@ -228,7 +240,7 @@ mod tests {
         let digest = PageDigest::of(&page);
         let block = seal(1, 1).seal_block(5, Packing::Raw, PAGE_BYTES, &page);
         let mut unpacker = Unpacker::default();
-        let open = seal(1, 1).open_block(5, &block, &mut unpacker).unwrap();
+        let open = seal(1, 1).open_block(5, block.clone(), &mut unpacker).unwrap();
         assert_eq!(open.page(0, digest).unwrap(), &page);
         assert_eq!(open.page(0, PageDigest([0; 16])), Err(BlockError::WrongPage { offset: 0 }));
         assert_eq!(open.page(1, digest), Err(BlockError::WrongPage { offset: 1 }));
@@ -237,7 +249,7 @@ mod tests {
             BlockError::WrongPage { offset: u32::MAX }
         );
         let is_refused = |seal: &Seal, number, block: &[u8]| {
-            seal.open_block(number, block, &mut Unpacker::default()).is_err()
+            seal.open_block(number, block.to_vec(), &mut Unpacker::default()).is_err()
         };
         assert!(is_refused(&seal(2, 1), 5, &block), "another key");
         assert!(is_refused(&seal(1, 2), 5, &block), "another image");

@@ -20,6 +20,7 @@ mod early;
 
 use crate::batch::{self, BatchError, Overrides, Read};
 use crate::codec::{UnpackError, Unpacker};
+use crate::digest::PageDigest;
 use crate::frame::{AGAIN_PAGES_MAX, Batch, CHECK_BYTES, Frame};
 use crate::shelf::Shelf;
 use crate::split::PAGE_BYTES;
@@ -79,6 +80,7 @@ pub struct Receiver {
     shelf: Box<dyn Shelf>,
     unpacker: Unpacker,
     plain: Vec<u8>,
+    compared: Vec<(u32, PageDigest)>,
     hasher: blake3::Hasher,
     /// The batch that is due.
     next: u64,
@@ -109,6 +111,7 @@ impl Receiver {
             shelf,
             unpacker: Unpacker::default(),
             plain: Vec::new(),
+            compared: Vec::new(),
             hasher: blake3::Hasher::new(),
             next: 0,
             stream_bytes: 0,
@@ -187,6 +190,12 @@ impl Receiver {
             self.on_end(end)?;
         }
         Ok(None)
+    }
+
+    /// Returns the digests of those pages of what was handed out last that were compared with one
+    /// on the way, and where in it they lie: whoever wants digests need not take these anew.
+    pub fn take_compared(&mut self) -> Vec<(u32, PageDigest)> {
+        std::mem::take(&mut self.compared)
     }
 
     /// The engine wants no more: what still comes is dropped, and the source told.
@@ -328,6 +337,7 @@ impl Receiver {
             let page = read.stream[at as usize..][..PAGE_BYTES].try_into();
             self.shelf.put(slot, page.expect("the reader put a whole page there"));
         }
+        self.compared = read.compared;
         self.overrides.clear();
         self.asked = 0;
         self.next += 1;

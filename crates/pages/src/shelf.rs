@@ -7,6 +7,7 @@
 //! lose pages (they are asked for again), but it must never give a wrong one: files are sealed
 //! ([`crate::image`]), and every batch is compared with the source's digest before use.
 
+use crate::digest::PageDigest;
 use crate::split::Page;
 
 /// The slot is empty, or what it held is damaged.
@@ -24,6 +25,11 @@ pub trait Shelf: Send {
 
     /// Reads what was last put into a slot below [`Shelf::slots`].
     fn get(&mut self, slot: u32, page: &mut Page) -> Result<(), SlotLost>;
+
+    /// Returns the digest that [`Shelf::get`] compares a page of this slot with, if it does.
+    fn compares(&self, _slot: u32) -> Option<PageDigest> {
+        None
+    }
 
     /// Returns how many blocks of the guest's disks can be read here; see [`crate::blocks`].
     fn blocks(&self) -> u32 {

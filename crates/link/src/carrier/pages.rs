@@ -38,7 +38,7 @@ use begin::Begin;
 use bytes::{Bytes, BytesMut};
 use giver::Giver;
 use joins::Joins;
-use keeper::Feed;
+use keeper::{Feed, Stretch};
 use link::{Heard, Incoming, Outgoing};
 use packers::Packers;
 use rustix::net::Shutdown;
@@ -100,7 +100,7 @@ pub(super) struct Stream {
     packers: Packers,
     /// What goes into the image at the source, and what is counted of it at the target.
     image: Option<Feed<Kept>>,
-    census: Option<Feed<Bytes>>,
+    census: Option<Feed<Stretch>>,
     meter: Arc<Meter>,
     toll: Toll,
     born: Instant,
@@ -417,11 +417,11 @@ impl Stream {
     }
 
     /// Hands to the engine what was rebuilt for it.
-    fn give(&self, stream: Vec<u8>) {
+    fn give(&mut self, stream: Vec<u8>) {
         let stream = Bytes::from(stream);
         self.meter.came(stream.len() as u64, std::time::Instant::now());
         if let Some(census) = self.census.as_ref().filter(|_| !stream.is_empty()) {
-            census.put(stream.clone());
+            census.put((stream.clone(), self.receiver.take_compared()));
         }
         self.giver.put(stream);
     }

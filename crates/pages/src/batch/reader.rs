@@ -27,6 +27,8 @@ pub(crate) struct Read {
     pub(crate) missing: Vec<u32>,
     /// What to put on the shelf: the slot, and where in the stretch the page lies. In order.
     pub(crate) puts: Vec<(u32, u32)>,
+    /// Pages that were compared with a digest on the way: where in the stretch they lie, rising.
+    pub(crate) compared: Vec<(u32, PageDigest)>,
 }
 
 /// Reads a batch of exactly `stream_bytes`, which the caller has checked against the limit.
@@ -159,11 +161,26 @@ impl Reader<'_> {
                 self.put(slot, at);
                 continue;
             }
-            let page = self.page(slot);
-            self.missing_if(page.is_none(), at);
-            self.read.stream.extend_from_slice(&page.unwrap_or([0; PAGE_BYTES]));
+            self.same_page(slot, at);
         }
         Ok(())
+    }
+
+    /// Appends what is in a slot, without a detour: of a guest that returns most pages come here.
+    fn same_page(&mut self, slot: u32, at: u32) {
+        if let Some(&written) = self.written.get(&slot) {
+            let from = written as usize;
+            return self.read.stream.extend_from_within(from..from + PAGE_BYTES);
+        }
+        self.read.stream.resize(at as usize + PAGE_BYTES, 0);
+        let page = self.read.stream.last_chunk_mut().expect("a page was appended");
+        match self.shelf.get(slot, page) {
+            Ok(()) => {
+                let digest = self.shelf.compares(slot);
+                self.read.compared.extend(digest.map(|digest| (at, digest)));
+            }
+            Err(SlotLost) => self.read.missing.push(at),
+        }
     }
 
     fn delta_page(&mut self, headed: bool, slot: u64, patch: u64) -> Result<(), BatchError> {
@@ -202,9 +219,7 @@ impl Reader<'_> {
         let at = self.at();
         let page = match self.overrides.get(&at) {
             Some(page) => Some(**page),
-            None => {
-                self.patched(from, patch)?.filter(|page| PageDigest::of(page).0.starts_with(&check))
-            }
+            None => self.patched(from, patch)?.filter(|page| self.is_it(page, check, at)),
         };
         self.missing_if(page.is_none(), at);
         self.read.stream.extend_from_slice(&page.unwrap_or([0; PAGE_BYTES]));
@@ -232,8 +247,7 @@ impl Reader<'_> {
                 true
             }
             None => {
-                self.shelf.block(block, &mut page).is_ok()
-                    && PageDigest::of(&page).0.starts_with(&check)
+                self.shelf.block(block, &mut page).is_ok() && self.is_it(&page, check, at)
             }
         };
         self.missing_if(!is_there, at);
@@ -242,6 +256,16 @@ impl Reader<'_> {
             self.put(to, at);
         }
         Ok(())
+    }
+
+    /// Whether this is the page that is meant.
+    fn is_it(&mut self, page: &Page, check: [u8; PAGE_CHECK_BYTES], at: u32) -> bool {
+        let digest = PageDigest::of(page);
+        let is_it = digest.0.starts_with(&check);
+        if is_it {
+            self.read.compared.push((at, digest));
+        }
+        is_it
     }
 
     fn block(&mut self, folded: u64) -> Result<u32, BatchError> {

@@ -8,8 +8,7 @@ use super::super::config::{Config, PAGES_CONNECTIONS_MAX, Pages};
 use super::super::frames::{Frame, OpenWay, Shelf};
 use super::super::meter::Meter;
 use super::super::throttle::{Throttle, Toll};
-use super::keeper::{self, Feed, Keeper};
-use bytes::Bytes;
+use super::keeper::{self, Feed, Keeper, Stretch};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
@@ -37,7 +36,7 @@ pub(in super::super) struct Begin {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     pub(super) image: Option<Feed<Kept>>,
-    pub(super) census: Option<Feed<Bytes>>,
+    pub(super) census: Option<Feed<Stretch>>,
     pub(in super::super) meter: Arc<Meter>,
     pub(super) toll: Toll,
     pub(super) link_bytes_per_s: Option<u64>,

@@ -22,6 +22,7 @@ use whimbrel_model::id::{GuestName, HostId, HostName};
 use whimbrel_model::problem::chain;
 use whimbrel_page_store::{About, Folder, Held, ImageFile, StoreError};
 use whimbrel_pages::codec::Codec;
+use whimbrel_pages::digest::PageDigest;
 use whimbrel_pages::image::{Census, ImageId, ImageKey, ImageWriter, Seal};
 use whimbrel_pages::sender::Kept;
 use whimbrel_pages::split::EngineSplit;
@@ -201,19 +202,22 @@ fn finish(writer: ImageWriter, mut file: ImageFile, moved: Moved) -> Result<(), 
     file.finish(&manifest, &seal, &about)
 }
 
+/// A stretch of the stream, and the digests of those of its pages that were compared on the way.
+pub(in super::super) type Stretch = (Bytes, Vec<(u32, PageDigest)>);
+
 /// Counts at the target what the image at the source holds.
 pub(in super::super) fn census(
     folder: Folder,
     id: ImageId,
     key: ImageKey,
     keeper: HostId,
-) -> (Feed<Bytes>, Keeper) {
+) -> (Feed<Stretch>, Keeper) {
     let (feed, queue) = Feed::new();
     let keeper = Keeper::spawn(move |word| {
         let mut census = Census::new(Box::new(EngineSplit::default()));
         let mut parts = folder.create_parts(id);
-        queue.each(|stream: Bytes| {
-            census.push(&stream);
+        queue.each(|(stream, compared): Stretch| {
+            census.push(&stream, &compared);
             let mut each = census.take_parts();
             if let Ok(file) = &mut parts
                 && let Err(error) = each.try_for_each(|(number, digests)| file.put(number, digests))
