@@ -37,6 +37,7 @@ use instance::XenInstance;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::OnceCell;
 use whimbrel_model::guest::{DiskDevice, Guest, Mac};
 use whimbrel_model::id::GuestId;
 use whimbrel_model::passport::{Accelerator, Cpu, Device, DeviceKind, EngineKind, Passport};
@@ -51,6 +52,8 @@ const CPU_MODEL: &str = "host";
 pub struct Xen {
     domains: Domains,
     plugs_in: bool,
+    /// They are those of the Xen that was booted, and `xl` is slow.
+    facts: OnceCell<EngineFacts>,
 }
 
 impl Xen {
@@ -79,34 +82,15 @@ impl Engine for Xen {
 
     async fn memory(&self) -> Result<Option<HostMemory>, EngineError> {
         let info = xl::info().await?;
-        let own = xl::own_memory().await?;
+        let own = xl::own_memory()?;
         let config = std::fs::read_to_string(xl::CONFIG).unwrap_or_default();
         let gives_own = xl::gives_own_memory(&config, &info.command_line);
         Ok(Some(HostMemory { total: info.total, free: info.free, own, gives_own }))
     }
 
     async fn facts(&self) -> Result<EngineFacts, EngineError> {
-        let info = xl::info().await?;
-        let machines = [("hvm", config::MACHINE_PVH), ("pv", config::MACHINE_PV)];
-        let can = |word: &str| info.abilities.iter().any(|ability| ability == word);
-        Ok(EngineFacts {
-            kind: EngineKind::Xen,
-            version: info.version.clone(),
-            accelerator: Accelerator::Kvm,
-            accelerator_reason: "Xen uses the processor itself".to_owned(),
-            machines: machines
-                .iter()
-                .filter(|(ability, _)| can(ability))
-                .map(|(_, machine)| (*machine).to_owned())
-                .collect(),
-            machine_default: config::MACHINE_PVH.to_owned(),
-            cpu_model: CPU_MODEL.to_owned(),
-            cpu_models: vec![CPU_MODEL.to_owned()],
-            cpu_features: info.cpu_features,
-            has_multifd: false,
-            has_multifd_zstd: false,
-            has_urgent_channel: false,
-        })
+        let asked = self.facts.get_or_try_init(async || Ok(facts(xl::info().await?))).await;
+        asked.cloned()
     }
 
     async fn freeze(&self, id: GuestId, guest: &Guest) -> Result<Passport, EngineError> {
@@ -159,6 +143,29 @@ impl Engine for Xen {
     async fn adopt(&self, adopt: Adopt) -> Result<Arc<dyn Instance>, EngineError> {
         let instance: Arc<dyn Instance> = XenInstance::adopt(adopt).await?;
         Ok(instance)
+    }
+}
+
+fn facts(info: xl::Info) -> EngineFacts {
+    let can = |word: &str| info.abilities.iter().any(|ability| ability == word);
+    let machines = [(can("hvm"), config::MACHINE_PVH), (can("pv"), config::MACHINE_PV)];
+    EngineFacts {
+        kind: EngineKind::Xen,
+        version: info.version.clone(),
+        accelerator: Accelerator::Kvm,
+        accelerator_reason: "Xen uses the processor itself".to_owned(),
+        machines: machines
+            .iter()
+            .filter(|(is_there, _)| *is_there)
+            .map(|(_, machine)| (*machine).to_owned())
+            .collect(),
+        machine_default: config::MACHINE_PVH.to_owned(),
+        cpu_model: CPU_MODEL.to_owned(),
+        cpu_models: vec![CPU_MODEL.to_owned()],
+        cpu_features: info.cpu_features,
+        has_multifd: false,
+        has_multifd_zstd: false,
+        has_urgent_channel: false,
     }
 }
 

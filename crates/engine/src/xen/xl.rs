@@ -14,6 +14,8 @@ use whimbrel_model::units::Bytes;
 pub(super) const PROGRAM: &str = "xl";
 /// Its own settings.
 pub(super) const CONFIG: &str = "/etc/xen/xl.conf";
+/// What the control domain has just now, in KiB, by its own kernel.
+const OWN_MEMORY: &str = "/sys/devices/system/xen_memory/xen_memory0/info/current_kb";
 /// Longest a command may take; the scripts that plug a guest's devices in are slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -184,16 +186,14 @@ fn parse_info(text: &str) -> Option<Info> {
     })
 }
 
-/// Returns how much memory the control domain has.
-pub(super) async fn own_memory() -> Result<Bytes, EngineError> {
-    let text = run("Domain-0", &["list", "0"]).await?;
-    // Name, number, MiB, vCPUs, state, seconds.
-    let words = text.lines().nth(1).and_then(|line| line.split_whitespace().nth(2));
-    words.and_then(|word| word.parse().ok()).map(Bytes::mib).ok_or_else(|| EngineError::Refused {
-        guest: "Domain-0".to_owned(),
-        command: "xl list".to_owned(),
-        reason: "its answer cannot be read".to_owned(),
-    })
+/// Returns how much memory the control domain has. Its own kernel knows.
+pub(super) fn own_memory() -> Result<Bytes, EngineError> {
+    let failed = |source| EngineError::File { action: "read", path: OWN_MEMORY.into(), source };
+    let kib: u64 = match std::fs::read_to_string(OWN_MEMORY).map_err(failed)?.trim().parse() {
+        Ok(kib) => kib,
+        Err(error) => return Err(failed(std::io::Error::other(error))),
+    };
+    Ok(Bytes(kib << 10))
 }
 
 /// Whether xl takes memory from the control domain for a guest: `autoballoon` in its settings;
