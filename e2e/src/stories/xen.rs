@@ -48,8 +48,9 @@ pub(super) fn what_a_pause_is(setting: &Setting) -> Result<()> {
     tell(
         setting,
         &[
-            ("plugged in without scripts", pause::plugged_in_without_scripts),
             ("a pause that was promised", pause::a_pause_that_was_promised),
+            // Last: after it the guest does not move any more.
+            ("plugged in without scripts", pause::plugged_in_without_scripts),
         ],
     )
 }
