@@ -246,9 +246,7 @@ impl Reader<'_> {
                 page = **supplied;
                 true
             }
-            None => {
-                self.shelf.block(block, &mut page).is_ok() && self.is_it(&page, check, at)
-            }
+            None => self.shelf.block(block, &mut page).is_ok() && self.is_it(&page, check, at),
         };
         self.missing_if(!is_there, at);
         self.read.stream.extend_from_slice(&page);

@@ -48,7 +48,8 @@ impl Census {
     /// with one already: where in these bytes they lie, rising.
     pub fn push(&mut self, bytes: &[u8], compared: &[(u32, PageDigest)]) {
         let before = self.pushed_bytes;
-        self.compared.extend(compared.iter().map(|(at, digest)| (before + u64::from(*at), *digest)));
+        self.compared
+            .extend(compared.iter().map(|(at, digest)| (before + u64::from(*at), *digest)));
         self.pushed_bytes += bytes.len() as u64;
         self.split.push(bytes, &mut |piece| {
             self.split_bytes += piece.stream_bytes() as u64;

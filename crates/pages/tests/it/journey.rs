@@ -740,7 +740,11 @@ fn an_image_brings_a_guest_back() {
         assert!(journey.rebuilt == back);
         // What was compared on the way is counted without being digested anew.
         let known = journey.compared.len();
-        assert!(if damaged == 0 { known == memory.len() } else { (1..memory.len()).contains(&known) });
+        assert!(if damaged == 0 {
+            known == memory.len()
+        } else {
+            (1..memory.len()).contains(&known)
+        });
         let mut again = Census::new(Format::Qemu.splitter());
         again.push(&back, &journey.compared);
         assert_eq!(again.name(image), manifest.name());
