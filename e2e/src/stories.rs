@@ -176,6 +176,7 @@ pub const STORIES: &[Story] = stories! {
     xen {
         from_create_to_rm,
         what_a_pause_is,
+        a_whole_machine,
         what_breaks_while_it_moves,
         the_chapter_and_the_contract,
     }

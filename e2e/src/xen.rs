@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 const BOOT_PATIENCE: Duration = Duration::from_secs(120);
 /// Longest a command in a host may take.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(400);
+/// What the kernel on the medium that firmware boots is told.
+const BOOT_COMMAND_LINE: &str = "console=ttyS0 quiet witness.ip=10.77.0.50/24 witness.memory=8 \
+                                 witness.seed=50 witness.disk_ms=1000";
 const SHARED_BYTES: u64 = 64 << 20;
 
 /// Both hosts; they end with this.
@@ -63,6 +66,7 @@ fn pack_files(programs: &[PathBuf], guest: &GuestImage, place: &Path, disk: &Pat
     let tree = place.join("files");
     fs::create_dir(&tree)?;
     guest.copy_to(&tree)?;
+    crate::bootable::make(guest, BOOT_COMMAND_LINE, &tree.join("boot.iso"))?;
     for (name, text) in image::PROGRAMS {
         image::write_program(&tree.join(name), text)?;
     }
@@ -73,7 +77,7 @@ fn pack_files(programs: &[PathBuf], guest: &GuestImage, place: &Path, disk: &Pat
         crate::command::run(strip.arg("-o").arg(tree.join(name)).arg(program))?;
     }
     let mut make = Command::new("mkfs.ext4");
-    crate::command::run(make.args(["-q", "-d"]).arg(&tree).arg(disk).arg("128M"))
+    crate::command::run(make.args(["-q", "-d"]).arg(&tree).arg(disk).arg("192M"))
 }
 
 impl XenHost {

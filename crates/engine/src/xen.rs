@@ -44,6 +44,13 @@ use whimbrel_model::passport::{Accelerator, Cpu, Device, DeviceKind, EngineKind,
 
 /// Xen's own range of addresses for guests' network cards.
 const MAC_PREFIX: [u8; 3] = [0x00, 0x16, 0x3e];
+/// Where QEMU is that makes whole machines: as Debian has it, and as Xen itself installs it.
+const DEVICE_MODELS: [&str; 4] = [
+    "/usr/libexec/xen-qemu-system-i386",
+    "/usr/lib/xen/bin/qemu-system-i386",
+    "/usr/lib64/xen/bin/qemu-system-i386",
+    "/usr/local/lib/xen/bin/qemu-system-i386",
+];
 /// Guests have the host's own processor.
 const CPU_MODEL: &str = "host";
 
@@ -146,9 +153,18 @@ impl Engine for Xen {
     }
 }
 
+/// Whether there is a QEMU that makes whole machines for Xen.
+fn has_device_model() -> bool {
+    DEVICE_MODELS.iter().any(|path| Path::new(path).exists())
+}
+
 fn facts(info: xl::Info) -> EngineFacts {
     let can = |word: &str| info.abilities.iter().any(|ability| ability == word);
-    let machines = [(can("hvm"), config::MACHINE_PVH), (can("pv"), config::MACHINE_PV)];
+    let machines = [
+        (can("hvm"), config::MACHINE_PVH),
+        (can("pv"), config::MACHINE_PV),
+        (can("hvm") && has_device_model(), config::MACHINE_HVM),
+    ];
     EngineFacts {
         kind: EngineKind::Xen,
         version: info.version.clone(),
@@ -176,7 +192,7 @@ fn passport(id: GuestId, guest: &Guest, engine_version: String) -> Passport {
         engine: EngineKind::Xen,
         engine_version,
         accelerator: Accelerator::Kvm,
-        machine: guest.machine.clone().unwrap_or_else(|| config::MACHINE_PVH.to_owned()),
+        machine: config::machine(guest).to_owned(),
         cpu: Cpu { model: CPU_MODEL.to_owned(), features: Vec::new() },
         memory: guest.memory.size,
         cpu_count: guest.cpus.count,

@@ -9,6 +9,7 @@
 
 mod adopted;
 mod chapter;
+mod firmware;
 pub(crate) mod handover;
 mod pause;
 
@@ -41,6 +42,11 @@ pub(super) fn from_create_to_rm(setting: &Setting) -> Result<()> {
             ("a PV guest by stop and copy", pv_by_stop_and_copy),
         ],
     )
+}
+
+/// A guest with firmware.
+pub(super) fn a_whole_machine(setting: &Setting) -> Result<()> {
+    tell(setting, &[("a guest with firmware", firmware::boots_and_moves)])
 }
 
 /// The pause: what is promised of it, and what it is made of.

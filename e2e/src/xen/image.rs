@@ -20,8 +20,9 @@ const SUITE: &str = "bookworm";
 const PACKAGES: &str = "--include=xen-hypervisor-4.17-amd64,xen-utils-4.17,xen-utils-common,\
                         xenstore-utils,linux-image-amd64,iproute2,bridge-utils,kmod,udev,\
                         busybox-static,nfs-kernel-server,nfs-common,socat,procps,nftables,\
-                        iputils-ping,openssh-server,openssh-client";
-const DISK_SIZE: &str = "1400M";
+                        iputils-ping,openssh-server,openssh-client,\
+                        qemu-system-xen";
+const DISK_SIZE: &str = "1800M";
 /// The first program: all it knows is where the others are.
 const START: &str = "#!/bin/sh\nmount -t devtmpfs dev /dev 2>/dev/null\n\
                      mount -t ext4 -o ro /dev/vdc /files\nexec /files/whimbrel-start\n";

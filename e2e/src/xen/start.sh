@@ -13,7 +13,7 @@ HOSTN=$(sed -n 's/.*whimbrel.host=\([^ ]*\).*/\1/p' /proc/cmdline)
 ADDR=$(sed -n 's/.*whimbrel.address=\([^ ]*\).*/\1/p' /proc/cmdline)
 hostname $HOSTN
 ip link set lo up
-for m in xen-evtchn xen-gntdev xen-gntalloc xen-blkback xen-netback bridge loop; do modprobe $m; done
+for m in xen-evtchn xen-gntdev xen-gntalloc xen-blkback xen-netback bridge loop tun; do modprobe $m; done
 lan=; net=
 for i in /sys/class/net/*; do case $(cat $i/address) in 52:54:00:00:00:*) lan=${i##*/};; 52:54:00:00:01:*) net=${i##*/};; esac; done
 ip link add xenbr0 type bridge; ip link set $lan up; ip link set $lan mtu 61000; ip link set $lan master xenbr0; ip link set xenbr0 mtu 61000; ip addr add $ADDR/24 dev xenbr0; ip link set xenbr0 up

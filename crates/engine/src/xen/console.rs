@@ -2,7 +2,7 @@
 // Copyright the Whimbrel authors
 
 //! A guest's console as a stream socket: xenconsoled has it as a terminal, whose path is in
-//! xenstore.
+//! xenstore. Of a whole machine it is the serial port, which firmware and boot loader use, too.
 
 use super::instance::XenInstance;
 use super::store::Store;
@@ -17,6 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 pub(super) const SOCKET: &str = "console.sock";
+/// A whole machine has both, and its serial port is the one that it always writes to.
+const TERMINALS: [&str; 2] = ["serial/0/tty", "console/tty"];
 const CHUNK_BYTES: usize = 4096;
 
 /// Serves the console for as long as the instance is held.
@@ -42,10 +44,7 @@ async fn join(instance: &Weak<XenInstance>, mut client: UnixStream) -> io::Resul
     let terminal = loop {
         let number = instance.upgrade().ok_or_else(gone)?.number().await;
         let tty = match number {
-            Ok(number) => {
-                let key = format!("/local/domain/{number}/console/tty");
-                Store::open().await?.read(&key).await?
-            }
+            Ok(number) => terminal_of(number).await?,
             Err(_) => None,
         };
         if let Some(tty) = tty {
@@ -83,6 +82,16 @@ async fn join(instance: &Weak<XenInstance>, mut client: UnixStream) -> io::Resul
             }
         }
     }
+}
+
+async fn terminal_of(number: u32) -> io::Result<Option<String>> {
+    let mut store = Store::open().await?;
+    for port in TERMINALS {
+        if let Some(tty) = store.read(&format!("/local/domain/{number}/{port}")).await? {
+            return Ok(Some(tty));
+        }
+    }
+    Ok(None)
 }
 
 /// Opens the terminal, which xenconsoled has told to pass bytes as they are.

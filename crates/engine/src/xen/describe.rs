@@ -7,7 +7,7 @@
 //! what the two do not have in common, a definition cannot say. So a guest that can be adopted can
 //! be moved, too.
 
-use super::config::{MACHINE_PV, MACHINE_PVH};
+use super::config::{self, MACHINE_HVM, MACHINE_PV, MACHINE_PVH};
 use super::header::{BRIDGE_UNSAID, Difference, Offered};
 use super::hotplug::Plugged;
 use super::json::Json;
@@ -15,8 +15,8 @@ use crate::contract::{Described, Foreign};
 use crate::error::EngineError;
 use std::path::PathBuf;
 use whimbrel_model::guest::{
-    Boot, Cpus, Devices, Disk, DiskDevice, DiskFormat, DiskSource, Guest, Memory, Network,
-    NetworkKind, Policies, Policy, file,
+    Boot, BootFrom, Cpus, Devices, Disk, DiskDevice, DiskFormat, DiskSource, Firmware, Guest,
+    Memory, Network, NetworkKind, Policies, Policy, file,
 };
 use whimbrel_model::id::{GuestId, GuestName};
 use whimbrel_model::text_file::TextFile;
@@ -92,15 +92,16 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn guest(&mut self, id: GuestId) -> Guest {
-        let is_pv = self.config.text("c_info/type") == Some("pv");
-        let machine = if is_pv { MACHINE_PV } else { MACHINE_PVH };
+        let kind = self.config.text("c_info/type");
+        let is_it = |machine: &&str| Some(config::kind(machine)) == kind;
+        let machine = [MACHINE_PV, MACHINE_HVM].into_iter().find(is_it).unwrap_or(MACHINE_PVH);
         let guest = Guest {
             name: self.name(),
             id: Some(id),
             memory: self.memory(),
             cpus: self.cpus(),
             machine: Some(machine.to_owned()),
-            boot: self.boot(),
+            boot: if machine == MACHINE_HVM { self.firmware() } else { self.kernel() },
             disks: self.disks(),
             networks: self.networks(),
             devices: Devices { has_balloon: true, has_rng: true, has_serial: true },
@@ -144,7 +145,19 @@ impl Reader<'_> {
         Cpus { count, count_max, model: None }
     }
 
-    fn boot(&mut self) -> Boot {
+    /// What is neither of these two is found when the two configurations are compared.
+    fn firmware(&self) -> Boot {
+        let bios = self.config.text("b_info/type.hvm/bios");
+        let is_uefi = bios == Some(config::bios(Firmware::Uefi));
+        let order = self.config.text("b_info/type.hvm/boot");
+        let is_cdrom = order == Some(config::boot_order(BootFrom::Cdrom));
+        Boot::Firmware {
+            firmware: if is_uefi { Firmware::Uefi } else { Firmware::Bios },
+            from: if is_cdrom { BootFrom::Cdrom } else { BootFrom::Disk },
+        }
+    }
+
+    fn kernel(&mut self) -> Boot {
         let path = |key| self.config.text(key).map(PathBuf::from);
         let kernel = path("b_info/kernel");
         if kernel.is_none() {

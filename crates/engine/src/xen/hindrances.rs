@@ -7,6 +7,9 @@ use super::loops::{self, Loop};
 use super::store::plain::Store;
 use std::io;
 
+/// The state of a backend whose guest has the driver for it.
+const CONNECTED: &str = "4";
+
 /// What xenstore says of a domain.
 #[derive(Debug, Default)]
 struct Seen {
@@ -17,6 +20,8 @@ struct Seen {
     loops: Vec<Loop>,
     /// Disks that are images with tables of their own.
     tables: Vec<String>,
+    /// Disks of a whole machine that it has as QEMU makes them, through the cache.
+    emulated: Vec<String>,
 }
 
 /// Asks xenstored; may block.
@@ -33,6 +38,16 @@ pub(super) fn of(number: u32) -> io::Result<Vec<String>> {
     for disk in store.list(&disks)? {
         let params = store.read(&format!("{disks}/{disk}/params"))?.unwrap_or_default();
         seen.tables.extend(params.strip_prefix("qcow2:").map(str::to_owned));
+    }
+    // Of other guests' disks QEMU knows nothing.
+    if !store.list(&format!("/local/domain/{number}/hvmloader"))?.is_empty() {
+        let disks = format!("/local/domain/0/backend/vbd/{number}");
+        for disk in store.list(&disks)? {
+            let mut read = |key: &str| store.read(&format!("{disks}/{disk}/{key}"));
+            if read("state")?.as_deref() != Some(CONNECTED) {
+                seen.emulated.extend(read("params")?);
+            }
+        }
     }
     Ok(hindrances(&seen))
 }
@@ -55,7 +70,13 @@ fn hindrances(seen: &Seen) -> Vec<String> {
              the other host reads them"
         )
     });
-    suspend.into_iter().chain(loops).chain(tables).collect()
+    let emulated = seen.emulated.iter().map(|path| {
+        format!(
+            "its disk `{path}` is used without Xen's drivers, through a cache that the other host \
+             does not see; install them in the guest"
+        )
+    });
+    suspend.into_iter().chain(loops).chain(tables).chain(emulated).collect()
 }
 
 #[cfg(test)]
@@ -71,8 +92,10 @@ mod tests {
         let (path, node) = ("/srv/xen/web1.img".to_owned(), "/dev/loop0".to_owned());
         let loops = vec![Loop { path, node }];
         let tables = vec!["/srv/xen/web2.qcow2".to_owned()];
-        let found = hindrances(&Seen { loops, tables, ..Seen::default() });
+        let emulated = vec!["/dev/vg/web3".to_owned()];
+        let found = hindrances(&Seen { loops, tables, emulated, ..Seen::default() });
         assert!(found[0].contains("`/srv/xen/web1.img` is behind `/dev/loop0`"), "{found:?}");
         assert!(found[1].contains("`/srv/xen/web2.qcow2` is a qcow2 image"), "{found:?}");
+        assert!(found[2].contains("`/dev/vg/web3` is used without Xen's drivers"), "{found:?}");
     }
 }

@@ -31,7 +31,7 @@ use crate::error::EngineError;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use whimbrel_model::guest::{Disk, DiskDevice, DiskFormat, DiskSource, Guest};
+use whimbrel_model::guest::{Boot, Disk, DiskDevice, DiskFormat, DiskSource, Guest};
 
 /// The name by which Xen's tools call the program: the same on every host, so that no other is
 /// ever taken from a peer.
@@ -54,7 +54,8 @@ impl Plugged {
         };
         Plugged {
             disks: guest.disks.iter().map(|disk| is_ours(disk, is_block)).collect(),
-            networks: true,
+            // A whole machine has cards of QEMU's, too, which Xen's script joins.
+            networks: matches!(guest.boot, Boot::Kernel { .. }),
         }
     }
 

@@ -381,11 +381,24 @@ fn plugged(guest: &Guest, plugs_in: bool) -> Result<Plugged, EngineError> {
 /// Creates a domain, paused.
 async fn create(name: &str, id: GuestId, config: &Path) -> Result<(), EngineError> {
     let path = config.to_string_lossy();
-    xl::run(name, &["create", "-q", "-p", "-e", &path]).await?;
+    let made = xl::run(name, &["create", "-q", "-p", "-e", &path]).await;
+    made.map_err(|error| with_words_of_qemu(error, name))?;
     if let Err(reason) = loops::go_past_cache(id).await {
         tracing::warn!(name, reason, "it will not move");
     }
     Ok(())
+}
+
+/// Of a whole machine whose QEMU has not started xl only says that; why is in QEMU's own log.
+fn with_words_of_qemu(mut error: EngineError, name: &str) -> EngineError {
+    if let EngineError::Refused { reason, .. } = &mut error
+        && reason.contains("device model")
+        && let Ok(said) = std::fs::read_to_string(format!("/var/log/xen/qemu-dm-{name}.log"))
+    {
+        reason.push_str("; QEMU says: ");
+        reason.push_str(said.trim_end().lines().next_back().unwrap_or("nothing"));
+    }
+    error
 }
 
 fn refused(guest: &str, command: &str, reason: String) -> EngineError {

@@ -12,6 +12,8 @@ use whimbrel_model::run_state::RunState;
 const PVH: &str = include_str!("../recorded/list-pvh-4.17.json");
 /// `vif = ['']`, and no word of processors.
 const PV: &str = include_str!("../recorded/list-pv-4.17.json");
+/// Made by us: a whole machine that boots a CD.
+const HVM: &str = include_str!("../recorded/list-hvm-4.17.json");
 
 fn foreign(name: &str, id: &str) -> Foreign {
     Foreign {
@@ -88,6 +90,53 @@ fn a_pv_guest_is_read() {
     assert_eq!(guest.on.crash, Policy::Destroy);
 }
 
+fn hvm(listed: &str) -> Result<Described, EngineError> {
+    describe(listed, &foreign("web1", "8e2d7d23-6888-44d2-8d23-ce1532c8ca40"))
+}
+
+/// What is read of a whole machine is what it was made from.
+#[test]
+fn a_whole_machine_is_read() {
+    let Described { guest, notes } = hvm(HVM).unwrap();
+    assert_eq!(guest.machine.as_deref(), Some(MACHINE_HVM));
+    assert_eq!(guest.boot, Boot::Firmware { firmware: Firmware::Bios, from: BootFrom::Cdrom });
+    assert_eq!(notes, [""; 0]);
+    let passport = super::super::passport(guest.id.unwrap(), &guest, "4.17".to_owned());
+    let text = super::super::config::text(&guest, &passport, &Plugged::default()).unwrap();
+    for line in [
+        "type=\"hvm\"",
+        "bios=\"seabios\"\nboot=\"d\"\nserial=\"pty\"\nvga=\"none\"\nvnc=0",
+        "\"format=raw,vdev=hda,access=rw,target=/dev/vdb\"",
+        "\"format=raw,vdev=hdb,access=ro,devtype=cdrom,target=/files/boot.iso\"",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let Described { guest, .. } = hvm(&HVM.replacen("seabios", "ovmf", 1)).unwrap();
+    assert_eq!(guest.boot, Boot::Firmware { firmware: Firmware::Uefi, from: BootFrom::Cdrom });
+}
+
+/// A screen, another card, a device of the host, other words for QEMU: none of it is taken along.
+#[test]
+fn what_a_whole_machine_may_not_have_is_refused() {
+    let machine = "\"type.hvm\": {";
+    for (from, to, why) in [
+        ("\"False\"\n", "\"True\", \"listen\": \"0.0.0.0\"\n", "`b_info/type.hvm/vnc/enable`"),
+        ("\"kind\": \"none\"", "\"kind\": \"cirrus\"", "`b_info/type.hvm/vga/kind` (`cirrus`)"),
+        ("\"pty\"", "\"file:/etc/passwd\"", "`b_info/type.hvm/serial`"),
+        ("\"boot\": \"d\"", "\"boot\": \"n\"", "`b_info/type.hvm/boot` (`n`)"),
+        (machine, "\"type.hvm\": {\"nested_hvm\": \"True\",", "`b_info/type.hvm/nested_hvm`"),
+        (machine, "\"device_model\": \"/x\", \"type.hvm\": {", "`b_info/device_model` (`/x`)"),
+        (machine, "\"kernel\": \"/x\", \"type.hvm\": {", "`b_info/kernel` (`/x`)"),
+        ("\"vif_ioemu\"", "\"vif\"", "`nics/nictype` (`vif`)"),
+        ("\"rdm\": {", "\"rdm\": {\"strategy\": \"host\"", "`b_info/type.hvm/rdm`"),
+    ] {
+        assert!(HVM.contains(from), "{from}");
+        let error = hvm(&HVM.replacen(from, to, 1)).expect_err(to);
+        assert!(matches!(error, EngineError::NotExpressible { .. }), "{to}: {error}");
+        assert!(error.to_string().contains(why), "{to}: {error}");
+    }
+}
+
 /// A file of ours that says the same makes the same guest, and the passport has its address.
 #[test]
 fn a_definition_and_a_passport_say_all_of_it() {
@@ -108,7 +157,7 @@ fn a_definition_and_a_passport_say_all_of_it() {
 fn what_cannot_be_said_is_refused() {
     let disks = "\"disks\": [";
     for (from, to, why) in [
-        ("\"pvh\"", "\"hvm\"", "`c_info/type` (`hvm`)"),
+        ("\"pvh\"", "\"hvm\"", "`b_info/type.hvm` (not there)"),
         ("\"type.pvh\": {", "\"type.hvm\": {\"bios\": \"seabios\"", "`b_info/type.hvm`"),
         ("\"claim_mode\"", "\"device_model\": \"/x\", \"claim_mode\"", "`b_info/device_model`"),
         (

@@ -7,7 +7,7 @@
 //! It is kept beside the guest, as the process that compares is not the daemon.
 
 use super::{EngineError, Json, Path, PathBuf, Read};
-use crate::xen::config::{self, MACHINE_PV};
+use crate::xen::config;
 use crate::xen::hotplug::{Plugged, SCRIPT};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -46,6 +46,9 @@ const HARMLESS: &[(&str, Harmless)] = &[
     ("b_info/video_memkb", Harmless::Number(0)),
     ("b_info/type.pvh", Harmless::Empty),
     ("b_info/type.pv", Harmless::Empty),
+    ("b_info/type.hvm/sdl", Harmless::Empty),
+    ("b_info/type.hvm/spice", Harmless::Empty),
+    ("b_info/type.hvm/rdm", Harmless::Empty),
     ("b_info/arch_arm", Harmless::Empty),
     ("b_info/arch_x86/msr_relaxed", Harmless::Only("False")),
     ("disks/colo_restore_enable", Harmless::Only("False")),
@@ -136,10 +139,21 @@ fn of(guest: &Guest, passport: &Passport, plugged: &Plugged) -> Value {
         "target_memkb": passport.memory.0 >> 10,
         "arch_x86": {},
     });
-    if let Boot::Kernel { kernel, ramdisk, command_line } = &guest.boot {
-        build["kernel"] = json!(kernel.to_string_lossy());
-        build["ramdisk"] = json!(ramdisk.as_ref().map(|path| path.to_string_lossy()));
-        build["cmdline"] = json!(command_line);
+    match &guest.boot {
+        Boot::Kernel { kernel, ramdisk, command_line } => {
+            build["kernel"] = json!(kernel.to_string_lossy());
+            build["ramdisk"] = json!(ramdisk.as_ref().map(|path| path.to_string_lossy()));
+            build["cmdline"] = json!(command_line);
+        }
+        Boot::Firmware { firmware, from } => {
+            build["type.hvm"] = json!({
+                "bios": config::bios(*firmware),
+                "boot": config::boot_order(*from),
+                "serial": config::SERIAL,
+                "vga": { "kind": "none" },
+                "vnc": { "enable": "False" },
+            });
+        }
     }
     let disks = guest.disks.iter().enumerate().map(|(index, disk)| {
         let path = match &disk.source {
@@ -149,7 +163,7 @@ fn of(guest: &Guest, passport: &Passport, plugged: &Plugged) -> Value {
         let script = plugged.disk(index);
         let mut item = json!({
             "pdev_path": path,
-            "vdev": config::disk_name(index, disk),
+            "vdev": config::disk_name(index, disk, &passport.machine),
             "format": match disk.format { DiskFormat::Raw => "raw", DiskFormat::Qcow2 => "qcow2" },
             "readwrite": u8::from(!disk.is_read_only),
             "is_cdrom": u8::from(disk.device == DiskDevice::Cdrom),
@@ -162,12 +176,15 @@ fn of(guest: &Guest, passport: &Passport, plugged: &Plugged) -> Value {
     let networks = networks.map(|(mac, bridge)| {
         let mac = mac.map(|mac| mac.to_string());
         let mut item = json!({ "mac": mac, "bridge": bridge });
+        if passport.machine == config::MACHINE_HVM {
+            item["nictype"] = json!("vif_ioemu");
+        }
         add_script(&mut item, plugged.networks());
         item
     });
     json!({
         "c_info": {
-            "type": if passport.machine == MACHINE_PV { "pv" } else { "pvh" },
+            "type": config::kind(&passport.machine),
             "name": guest.name.as_str(),
             "uuid": passport.guest.to_string(),
         },
