@@ -9,10 +9,10 @@
 //!
 //! The digests are half of a CRC-32C, which every processor computes as fast as it reads. One in 65
 //! thousand changed parts will look as if it was not, and a guest could make such parts on purpose.
-//! So what is patched this way is compared with the digest of the page, and asked for if it differs:
-//! a wrong digest here costs a question, and no more. Longer digests would save that and cost two
-//! bytes for each part of every page; longer parts would cost more on the wire, as programs rewrite
-//! small objects wherever they lie.
+//! So what is patched this way is compared with the digest of the page, and asked for if it
+//! differs: a wrong digest here costs a question, and no more. Longer digests would save that and
+//! cost two bytes for each part of every page; longer parts would cost more on the wire, as
+//! programs rewrite small objects wherever they lie.
 
 use crate::split::{PAGE_BYTES, Page};
 use crate::varint;
@@ -103,7 +103,8 @@ mod tests {
             }
             let (known, digests) = (PartDigests::of(&old), PartDigests::of(&new));
             prop_assert_eq!(PartDigests::from_bytes(&known.to_bytes()), known);
-            let told: Vec<_> = (0..PARTS).filter(|part| known.0[*part] != digests.0[*part]).collect();
+            let is_told = |part: &usize| known.0[*part] != digests.0[*part];
+            let told: Vec<_> = (0..PARTS).filter(is_told).collect();
             let mut bytes = Vec::new();
             prop_assert_eq!(known.patch(&new, parts_max, &mut bytes), told.len() <= parts_max);
             if told.len() > parts_max {

@@ -18,7 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 pub(super) const SOCKET: &str = "console.sock";
 /// A whole machine has both, and its serial port is the one that it always writes to.
-const TERMINALS: [&str; 2] = ["serial/0/tty", "console/tty"];
+const TERMINALS: [&str; 2] = ["serial/0", "console"];
 const CHUNK_BYTES: usize = 4096;
 
 /// Serves the console for as long as the instance is held.
@@ -87,7 +87,7 @@ async fn join(instance: &Weak<XenInstance>, mut client: UnixStream) -> io::Resul
 async fn terminal_of(number: u32) -> io::Result<Option<String>> {
     let mut store = Store::open().await?;
     for port in TERMINALS {
-        if let Some(tty) = store.read(&format!("/local/domain/{number}/{port}")).await? {
+        if let Some(tty) = store.read(&format!("/local/domain/{number}/{port}/tty")).await? {
             return Ok(Some(tty));
         }
     }

@@ -19,7 +19,7 @@ use whimbrel_pages::shelf::{MemoryShelf, Shelf, SlotLost};
 use whimbrel_pages::split::{PAGE_BYTES, Page, Piece, Place};
 use whimbrel_pages::window::WINDOW_BYTES_MAX;
 
-use self::shelves::{Digests, Disk, LossyShelf};
+use self::shelves::{Digests, Disk, ImageShelf, LossyShelf};
 use crate::streams::{Format, Qemu, Xen, recorded};
 
 /// Numbers that look random, from a seed.
@@ -636,45 +636,6 @@ fn a_page_store_finds_every_page() {
     assert_eq!(in_plain, journey.sender.counts().new_pages);
 }
 
-/// A shelf over an image, as a host has it: blocks that are opened when a page is wanted.
-struct ImageShelf {
-    seal: Seal,
-    manifest: Manifest,
-    blocks: Vec<Vec<u8>>,
-    newer: MemoryShelf,
-    is_newer: HashSet<u32>,
-}
-
-impl Shelf for ImageShelf {
-    fn slots(&self) -> u32 {
-        self.newer.slots()
-    }
-
-    fn put(&mut self, slot: u32, page: &Page) {
-        self.is_newer.insert(slot);
-        self.newer.put(slot, page);
-    }
-
-    fn get(&mut self, slot: u32, page: &mut Page) -> Result<(), SlotLost> {
-        if self.is_newer.contains(&slot) {
-            return self.newer.get(slot, page);
-        }
-        let entry = self.manifest.entries().get(slot as usize).ok_or(SlotLost)?;
-        let number = entry.location.block;
-        let block = &self.blocks[number as usize];
-        let open = self.seal.open_block(number.into(), block.to_vec(), &mut Unpacker::default());
-        let open = open.map_err(|_| SlotLost)?;
-        *page = *open.page(entry.location.offset, entry.digest).map_err(|_| SlotLost)?;
-        Ok(())
-    }
-
-    fn compares(&self, slot: u32) -> Option<PageDigest> {
-        let is_newer = self.is_newer.contains(&slot);
-        let entry = self.manifest.entries().get(slot as usize).filter(|_| !is_newer);
-        entry.map(|entry| entry.digest)
-    }
-}
-
 /// There and back: what a host kept when the guest left is all it needs when the guest returns as
 /// it was; and where the image is damaged, pages are asked for again, never used.
 #[test]
@@ -739,15 +700,11 @@ fn an_image_brings_a_guest_back() {
         let counts = journey.run(&back, &weather).unwrap();
         assert!(journey.rebuilt == back);
         // What was compared on the way is counted without being digested anew.
-        let known = journey.compared.len();
-        assert!(if damaged == 0 {
-            known == memory.len()
-        } else {
-            (1..memory.len()).contains(&known)
-        });
-        let mut again = Census::new(Format::Qemu.splitter());
-        again.push(&back, &journey.compared);
-        assert_eq!(again.name(image), manifest.name());
+        assert_eq!(journey.compared.len() < memory.len(), damaged > 0);
+        assert!(!journey.compared.is_empty());
+        census = Census::new(Format::Qemu.splitter());
+        census.push(&back, &journey.compared);
+        assert_eq!(census.name(image), manifest.name());
         assert_eq!((counts.new_pages, counts.same_pages), (0, memory.len() as u64), "{counts:?}");
         assert_eq!(counts.repeat_bytes > 0, damaged > 0, "{counts:?}");
     }

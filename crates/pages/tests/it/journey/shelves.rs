@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Copyright the Whimbrel authors
 
-//! Shelves that are not what a target would like.
+//! Shelves: some that are not what a target would like, and one as a host has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use whimbrel_pages::blocks::Blocks;
+use whimbrel_pages::codec::Unpacker;
 use whimbrel_pages::digest::PageDigest;
+use whimbrel_pages::image::{Manifest, Seal};
 use whimbrel_pages::shelf::{MemoryShelf, Shelf, SlotLost};
 use whimbrel_pages::split::Page;
 
@@ -71,5 +73,44 @@ pub(super) struct Digests(pub(super) BTreeMap<PageDigest, u32>);
 impl Blocks for Digests {
     fn find(&mut self, digest: PageDigest) -> Option<u32> {
         self.0.get(&digest).copied()
+    }
+}
+
+/// A shelf over an image, as a host has it: blocks that are opened when a page is wanted.
+pub(super) struct ImageShelf {
+    pub(super) seal: Seal,
+    pub(super) manifest: Manifest,
+    pub(super) blocks: Vec<Vec<u8>>,
+    pub(super) newer: MemoryShelf,
+    pub(super) is_newer: HashSet<u32>,
+}
+
+impl Shelf for ImageShelf {
+    fn slots(&self) -> u32 {
+        self.newer.slots()
+    }
+
+    fn put(&mut self, slot: u32, page: &Page) {
+        self.is_newer.insert(slot);
+        self.newer.put(slot, page);
+    }
+
+    fn get(&mut self, slot: u32, page: &mut Page) -> Result<(), SlotLost> {
+        if self.is_newer.contains(&slot) {
+            return self.newer.get(slot, page);
+        }
+        let entry = self.manifest.entries().get(slot as usize).ok_or(SlotLost)?;
+        let number = entry.location.block;
+        let block = &self.blocks[number as usize];
+        let open = self.seal.open_block(number.into(), block.to_vec(), &mut Unpacker::default());
+        let open = open.map_err(|_| SlotLost)?;
+        *page = *open.page(entry.location.offset, entry.digest).map_err(|_| SlotLost)?;
+        Ok(())
+    }
+
+    fn compares(&self, slot: u32) -> Option<PageDigest> {
+        let is_newer = self.is_newer.contains(&slot);
+        let entry = self.manifest.entries().get(slot as usize).filter(|_| !is_newer);
+        entry.map(|entry| entry.digest)
     }
 }
