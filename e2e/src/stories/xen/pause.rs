@@ -13,9 +13,9 @@ use anyhow::{Result, ensure};
 pub(super) fn a_pause_that_was_promised(lab: &XenLab) -> Result<()> {
     let [one, two] = &lab.hosts;
     let before = boot(one)?;
-    let promised = format!("{MIGRATE} --max-pause 50ms");
+    let promised = format!("{MIGRATE} --max-pause 30ms");
     let said = refused(one, &promised, "plan/pause")?;
-    ensure!(said.contains("at most 50 ms was promised"), "it does not say what: {said}");
+    ensure!(said.contains("at most 30 ms was promised"), "it does not say what: {said}");
     let said = one.run(&format!("{promised} --yes; rc=$?; echo; echo rc=$rc"))?;
     ensure!(said.contains("code: migration/bargain-missed"), "it was not given up: {said}");
     ensure!(said.contains("rc=3") && said.contains("stood still for"), "not in words: {said}");
