@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! "WPP2"  u32 zero  16 bytes id of the image
-//! 128 bytes for each page, in the order in which the pages came
+//! 256 bytes for each page, in the order in which the pages came
 //! u32 for each page, in the order of `held`: which of those are its
 //! ```
 //!

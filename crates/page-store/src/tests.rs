@@ -588,7 +588,7 @@ fn parts_belong_to_what_is_held() {
     let mut found = folder.held_parts(&held).unwrap().unwrap();
     let found: Vec<_> = (0..4).map(|slot| found.of_slot(slot)).collect();
     assert_eq!(found, [Some(digests(7)), Some(digests(7)), Some(digests(8)), None]);
-    assert_eq!(folder.held_summary().unwrap().unwrap().bytes, alone + 24 + 3 * 132);
+    assert_eq!(folder.held_summary().unwrap().unwrap().bytes, alone + 24 + 3 * 260);
     let mut other = held.clone();
     other.name.id = ImageId([2; 16]);
     assert!(folder.held_parts(&other).unwrap().is_none());
