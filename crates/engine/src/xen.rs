@@ -59,8 +59,8 @@ const CPU_MODEL: &str = "host";
 pub struct Xen {
     domains: Domains,
     plugs_in: bool,
-    /// They are those of the Xen that was booted, and `xl` is slow.
-    facts: OnceCell<EngineFacts>,
+    /// What does not change while this Xen runs is asked for once: `xl` is slow.
+    booted: OnceCell<xl::Info>,
 }
 
 impl Xen {
@@ -96,8 +96,7 @@ impl Engine for Xen {
     }
 
     async fn facts(&self) -> Result<EngineFacts, EngineError> {
-        let asked = self.facts.get_or_try_init(async || Ok(facts(xl::info().await?))).await;
-        asked.cloned()
+        self.booted.get_or_try_init(xl::info).await.map(facts)
     }
 
     async fn freeze(&self, id: GuestId, guest: &Guest) -> Result<Passport, EngineError> {
@@ -158,7 +157,7 @@ fn has_device_model() -> bool {
     DEVICE_MODELS.iter().any(|path| Path::new(path).exists())
 }
 
-fn facts(info: xl::Info) -> EngineFacts {
+fn facts(info: &xl::Info) -> EngineFacts {
     let can = |word: &str| info.abilities.iter().any(|ability| ability == word);
     let machines = [
         (can("hvm"), config::MACHINE_PVH),
@@ -178,7 +177,7 @@ fn facts(info: xl::Info) -> EngineFacts {
         machine_default: config::MACHINE_PVH.to_owned(),
         cpu_model: CPU_MODEL.to_owned(),
         cpu_models: vec![CPU_MODEL.to_owned()],
-        cpu_features: info.cpu_features,
+        cpu_features: info.cpu_features.clone(),
         has_multifd: false,
         has_multifd_zstd: false,
         has_urgent_channel: false,
