@@ -112,20 +112,27 @@ pub(super) fn machine(question: &Question<'_>) -> Vec<Finding> {
         )];
     }
     let newest = &engine.machine_default;
+    let guest = question.guest_name();
+    let remedy = match machine.as_str() {
+        "xenhvm" => format!(
+            "install the QEMU that makes such machines for Xen on `{target}` (Debian: `apt install \
+             qemu-system-xen`)"
+        ),
+        _ => format!(
+            "upgrade the engine on `{target}`, or give the guest `machine = \"{newest}\"` with \
+             `whimbrel edit {guest}` and restart it"
+        ),
+    };
     vec![Finding::blocker(
         codes::PLAN_MACHINE,
         format!(
             "`{}` has the machine type {machine}, which {} {} on `{target}` does not know (its own \
              is {newest})",
-            question.guest_name(),
+            guest,
             engine.kind.name(),
             engine.version
         ),
-        format!(
-            "upgrade the engine on `{target}`, or give the guest `machine = \"{newest}\"` with \
-             `whimbrel edit {}` and restart it",
-            question.guest_name()
-        ),
+        remedy,
     )]
 }
 

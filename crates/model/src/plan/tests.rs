@@ -334,6 +334,22 @@ fn a_pv_guest_is_not_moved_while_it_runs() {
     assert_eq!(live("xenpvh", false), None);
 }
 
+/// It cannot become another kind of guest: what makes such machines is to be installed.
+#[test]
+fn a_host_without_qemu_for_xen_takes_no_whole_machine() {
+    let found = spoil(|w| {
+        for host in [&mut w.source.0, &mut w.target.0] {
+            host.engines[0].kind = EngineKind::Xen;
+            host.engines[0].machines = vec!["xenpvh".to_owned()];
+        }
+        let passport = w.passport.as_mut().unwrap();
+        (passport.engine, passport.machine) = (EngineKind::Xen, "xenhvm".to_owned());
+    });
+    let found = found.into_iter().find(|finding| finding.code == codes::PLAN_MACHINE).unwrap();
+    assert_eq!(found.severity, Severity::Blocker);
+    assert!(found.remedy.contains("apt install qemu-system-xen"), "{}", found.remedy);
+}
+
 /// Beside an engine that chooses its pause, what was promised is compared with what is expected:
 /// said, warned of, or refused where it cannot be.
 #[test]
